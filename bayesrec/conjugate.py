@@ -1,0 +1,249 @@
+"""Conjugate block updates: pure functions of arrays and a random generator. Internal.
+
+Everything a Gibbs block of a model needs stands here: Gaussian rows, scales under half-t priors, a covariance under
+the prior of Huang and Wand, a regression with a free precision for every coefficient, gamma precisions. The compiled
+loops are in :mod:`bayesrec.kernels`; which of them runs is decided here and nowhere else.
+
+Random numbers are drawn in NumPy, in one order, before a compiled loop starts: equal seeds give equal draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln
+
+from bayesrec import kernels
+
+__all__ = [
+    "Table",
+    "bernoulli_rate",
+    "draw_rows",
+    "gamma_shape",
+    "half_t_scale",
+    "huang_wand_covariance",
+    "normal_mean",
+    "regression",
+    "row_grams",
+    "row_squared_errors",
+    "transfer_rows",
+    "wishart",
+]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Standardised ratings, sorted once by (user, domain) and once by item.
+
+    Attributes
+    ----------
+    n_users, n_items, n_domains : int
+    item_domain : ndarray of int, (item,)
+    user_ptr : ndarray, (user * domain + 1,)
+        The ratings of user ``u`` in domain ``d`` are ``user_ptr[u * n_domains + d] : user_ptr[u * n_domains + d + 1]``.
+    user_item, user_value, user_domain, user_of : ndarray, (rating,)
+        Item code, value, domain and user, in that order.
+    item_ptr : ndarray, (item + 1,)
+    item_user, item_value, item_of : ndarray, (rating,)
+    count : ndarray of int, (domain, user)
+        Number of ratings; what a user never rated is a leaf of the model and informs no hyperparameter.
+    """
+
+    n_users: int
+    n_items: int
+    n_domains: int
+    item_domain: np.ndarray
+    user_ptr: np.ndarray
+    user_item: np.ndarray
+    user_value: np.ndarray
+    user_domain: np.ndarray
+    user_of: np.ndarray
+    item_ptr: np.ndarray
+    item_user: np.ndarray
+    item_value: np.ndarray
+    item_of: np.ndarray
+    count: np.ndarray
+
+    @classmethod
+    def build(cls, user, item, domain, value, *, n_users, n_items, item_domain, n_domains) -> Table:
+        """Sort ratings given as code arrays (rating,) and standardised values (rating,)."""
+        key = user * n_domains + domain
+        order = np.lexsort((item, key))
+        size = np.bincount(key, minlength=n_users * n_domains)
+        by_item = np.lexsort((user, item))
+        return cls(
+            n_users=n_users,
+            n_items=n_items,
+            n_domains=n_domains,
+            item_domain=np.ascontiguousarray(item_domain),
+            user_ptr=np.concatenate([[0], np.cumsum(size)]),
+            user_item=item[order],
+            user_value=value[order],
+            user_domain=domain[order],
+            user_of=user[order],
+            item_ptr=np.concatenate([[0], np.cumsum(np.bincount(item, minlength=n_items))]),
+            item_user=user[by_item],
+            item_value=value[by_item],
+            item_of=item[by_item],
+            count=np.ascontiguousarray(size.reshape(n_users, n_domains).T),
+        )
+
+    @property
+    def rated(self) -> np.ndarray:
+        """Items with at least one rating, bool (item,)."""
+        return np.diff(self.item_ptr) > 0
+
+
+def _whole(failures: int, block: str) -> None:
+    if failures:
+        raise FloatingPointError(f"{failures} rows of block {block!r} had a precision matrix that is not positive definite.")
+
+
+def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, block="rows"):
+    """Draw every row from its Gaussian conditional, intercept and factors at once.
+
+    Parameters
+    ----------
+    indptr, index : ndarray
+        Row ``r`` owns ratings ``indptr[r]:indptr[r + 1]``; ``index`` gives the row of ``other`` each one meets.
+    value, weight : ndarray, (rating,)
+        Response and its noise precision.
+    other : ndarray, (n_other, rank + 1)
+        The other side, bias first.
+    group : ndarray of int, (row,)
+        Which prior a row has.
+    mean, precision : ndarray, (group, rank + 1) and (group, rank + 1, rank + 1)
+
+    Returns
+    -------
+    ndarray, (row, rank + 1)
+    """
+    linear = np.einsum("gij,gj->gi", precision, mean)
+    normals = rng.standard_normal((len(group), other.shape[1]))
+    out = np.empty_like(normals)
+    bad = kernels.draw_rows(indptr, index, value, weight, other, group, precision, linear, normals, out)
+    _whole(bad, block)
+    return out
+
+
+def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng):
+    """Draw gates, target factors and source factors of all users; see :func:`bayesrec.kernels.transfer_rows`.
+
+    Returns
+    -------
+    dict
+        ``user`` (user, R), ``source_user`` and ``phi_used`` (source, user, R), ``on`` bool (source, user).
+    """
+    n_sources, size = maps.shape[0], maps.shape[1]
+    shape = (n_sources, table.n_users, size)
+    normals = rng.standard_normal((1 + 2 * n_sources, table.n_users, size))
+    uniforms = rng.random((n_sources, table.n_users))
+    theta, phi, used = np.empty(shape[1:]), np.empty(shape), np.empty(shape)
+    on, log_odds = gate.copy(), np.empty(shape[:2])
+    bad = kernels.transfer_rows(
+        table.user_ptr, table.user_item, value, weight, item, scale, mean, cov, maps, off, gated, normals, uniforms,
+        theta, phi, used, on, log_odds,
+    )  # fmt: skip
+    _whole(bad, "users")
+    return {"user": theta, "source_user": phi, "phi_used": used, "on": on}
+
+
+def row_grams(indptr, index, value, weight, other):
+    """Likelihood precision (row, R, R) and linear term (row, R) of every row."""
+    n, size = len(indptr) - 1, other.shape[1]
+    precision, linear = np.empty((n, size, size)), np.empty((n, size))
+    kernels.grams(indptr, index, value, weight, other, precision, linear)
+    return precision, linear
+
+
+def row_squared_errors(indptr, index, value, other, rows):
+    """Sum of squared residuals of every row, (row,)."""
+    out = np.empty(len(rows))
+    kernels.row_errors(indptr, index, value, other, rows, out)
+    return out
+
+
+def half_t_scale(scale, sum_of_squares, n, prior_scale, rng, dof=3.0):
+    """Draw scales ``s`` of ``n`` centred normals under ``s ~ half-t(dof, prior_scale)``.
+
+    The half-t is an inverse-gamma mixture of inverse gammas (Wand et al. 2011); the mixing variable is drawn from the
+    current scale and used at once, so it needs no place in the state.
+    """
+    shape = np.shape(scale)
+    mixing = (dof / np.square(scale) + 1.0 / np.square(prior_scale)) / rng.gamma((dof + 1.0) / 2.0, size=shape)
+    rate = dof / mixing + 0.5 * np.asarray(sum_of_squares)
+    return np.sqrt(rate / rng.gamma((dof + np.asarray(n)) / 2.0, size=shape))
+
+
+def wishart(dof, scale, rng):
+    """One draw of a Wishart matrix with mean ``dof * scale`` (Bartlett's decomposition)."""
+    size = len(scale)
+    lower = np.tril(rng.standard_normal((size, size)), -1)
+    lower[np.diag_indices(size)] = np.sqrt(rng.chisquare(dof - np.arange(size)))
+    root = np.linalg.cholesky(scale) @ lower
+    return root @ root.T
+
+
+def huang_wand_covariance(cov, scatter, n, prior_scale, rng, dof=2.0):
+    """Draw the covariance of ``n`` centred normals with scatter matrix (R, R) under the prior of Huang and Wand (2013).
+
+    Each sd is half-t(``dof``, ``prior_scale[k]``); with ``dof=2`` every correlation is uniform.
+    """
+    size = len(cov)
+    mixing = rng.gamma((dof + size) / 2.0, size=size) / (dof * np.diag(np.linalg.inv(cov)) + 1.0 / prior_scale**2)
+    scale = np.linalg.inv(scatter + 2.0 * dof * np.diag(mixing))
+    precision = wishart(dof + size - 1.0 + n, 0.5 * (scale + scale.T), rng)
+    cov = np.linalg.inv(precision)
+    return 0.5 * (cov + cov.T)
+
+
+def normal_mean(rows, scale, prior_scale, rng):
+    """Draw the mean (R,) of rows (n, R) with sds ``scale`` under N(0, prior_scale^2)."""
+    precision = len(rows) / scale**2 + 1.0 / prior_scale**2
+    mean = rows.sum(0) / scale**2 / precision
+    return mean + rng.standard_normal(len(mean)) / np.sqrt(precision)
+
+
+def regression(design, response, cov, prior_precision, rng):
+    """Draw coefficients B (P, R) of ``response = design @ B + N(0, cov)`` with independent normal priors.
+
+    ``prior_precision`` is (P, R): one precision a coefficient, zero mean.
+    """
+    inverse = np.linalg.inv(cov)
+    precision = np.kron(design.T @ design, inverse)
+    precision[np.diag_indices_from(precision)] += prior_precision.ravel()
+    linear = (design.T @ response @ inverse).ravel()
+    chol = np.linalg.cholesky(precision)
+    half = np.linalg.solve(chol, linear) + rng.standard_normal(len(linear))
+    return np.linalg.solve(chol.T, half).reshape(prior_precision.shape)
+
+
+def bernoulli_rate(n_success, n_failure, prior, rng):
+    """Draw a rate under Beta(*prior)."""
+    return rng.beta(prior[0] + n_success, prior[1] + n_failure)
+
+
+def gamma_shape(shape, n, sum_log, sum_ratio, log_mean, log_sd, rng):
+    """Draw the shape ``a`` of ``n`` variables x ~ Gamma(a, rate=a * r) under a log-normal prior, by slice sampling.
+
+    ``sum_log`` is the sum of log(x r) and ``sum_ratio`` the sum of x r (Neal 2003, stepping out).
+    """
+
+    def log_density(t):
+        a = np.exp(t)
+        return n * (a * t - gammaln(a)) + a * (sum_log - sum_ratio) - 0.5 * ((t - log_mean) / log_sd) ** 2
+
+    x = np.log(shape)
+    level = log_density(x) + np.log(rng.random())
+    left = x - 0.5 * rng.random()
+    right = left + 0.5
+    while log_density(left) > level:
+        left -= 0.5
+    while log_density(right) > level:
+        right += 0.5
+    while True:
+        new = left + (right - left) * rng.random()
+        if log_density(new) > level:
+            return float(np.exp(new))
+        left, right = (new, right) if new < x else (left, new)

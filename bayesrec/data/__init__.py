@@ -1,0 +1,12 @@
+"""Data: interactions, their vocabularies, splits, synthetic tables and the placebo source."""
+
+from __future__ import annotations
+
+from bayesrec.data import split, synthetic
+from bayesrec.data.batch import Batch
+from bayesrec.data.columns import Columns
+from bayesrec.data.interactions import Interactions
+from bayesrec.data.placebo import derange_sources
+from bayesrec.data.vocabulary import Vocabulary
+
+__all__ = ["Batch", "Columns", "Interactions", "Vocabulary", "derange_sources", "split", "synthetic"]

@@ -1,0 +1,169 @@
+"""From tables to the fields of Interactions: the checks of `from_frame` and `from_frames`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import pandas as pd
+
+from bayesrec.data.batch import domain_codes
+from bayesrec.data.columns import Columns, nearest, require_columns
+from bayesrec.data.frames import (
+    Layout,
+    backend_of,
+    dtype_name,
+    open_frame,
+    read_column,
+    read_numbers,
+    read_time,
+)
+from bayesrec.data.ids import checked_ids
+from bayesrec.data.vocabulary import Vocabulary
+from bayesrec.errors import DataError, DataWarning
+
+
+def fields(frame: Any, target: Any, columns: Columns, shared: str, features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of Interactions from one table."""
+    if shared not in ("users", "items"):
+        raise DataError(f"shared must be 'users' or 'items', got {shared!r}")
+    table = open_frame(frame)
+    require_columns(table.columns, columns.present())
+    if len(table) == 0:
+        raise DataError("the table has no rows; give at least one row of the target domain")
+    domain, domains, domain_dtype = _domains(table, columns, target)
+    users = read_column(table, columns.user)
+    items = read_column(table, columns.item)
+    scope = {"user": None if shared == "users" else domain, "item": domain if shared == "users" else None}
+    user_words = Vocabulary.from_ids(users, scope["user"], f"column {columns.user!r}")
+    item_words = Vocabulary.from_ids(items, scope["item"], f"column {columns.item!r}")
+    value, value_dtype = np.ones(len(users)), None
+    if columns.value is not None:
+        value, value_dtype = read_numbers(table, columns.value)
+    time, time_dtype, zone = (None, None, None) if columns.time is None else read_time(table, columns.time)
+    order = tuple(name for name in table.columns if name in columns.present().values())
+    built = {
+        "user": user_words.encode(users, domain),
+        "item": item_words.encode(items, domain),
+        "domain": domain,
+        "value": value,
+        "time": time,
+    }
+    return {
+        **without_duplicates(built, len(item_words), stacklevel=4),
+        "users": user_words,
+        "items": item_words,
+        "domains": domains,
+        "columns": columns,
+        "shared": shared,
+        "layout": Layout(backend_of(table), order, domain_dtype, value_dtype, time_dtype, zone),
+        **_checked_features(features, columns),
+    }
+
+
+def stacked(frames: Mapping[Any, Any], columns: Columns) -> Any:
+    """Return one table from one per domain, the domain column taken from the keys."""
+    if not isinstance(frames, Mapping) or not frames:
+        raise DataError("from_frames needs a mapping from domain name to table with at least one entry")
+    if columns.domain is None:
+        raise DataError("from_frames needs the name of a domain column for its answers; give domain='domain'")
+    parts, needed = [], {role: name for role, name in columns.present().items() if role != "domain"}
+    for name, frame in frames.items():
+        what = f"the table of domain {name!r}"
+        part = open_frame(frame, what)
+        require_columns(part.columns, needed, what)
+        if len(part) == 0:
+            raise DataError(f"{what} has no rows; leave it out")
+        if columns.domain in part.columns and (read_column(part, columns.domain) != name).any():
+            raise DataError(f"{what} has a column {columns.domain!r} that names other domains; drop or rename it")
+        _check_part(part, columns, what)
+        parts.append(part.select(*needed.values()).with_columns(nw.lit(name).alias(columns.domain)))
+    backends = {backend_of(part) for part in parts}
+    if len(backends) > 1:
+        raise DataError(f"the tables are of different libraries, {sorted(backends)}; convert them to one")
+    if backends == {"pandas"}:
+        return pd.concat([_plain(part.to_native()) for part in parts], ignore_index=True)
+    return nw.concat(_of_one_schema(parts), how="vertical").to_native()
+
+
+def without_duplicates(rows: dict[str, Any], n_items: int, stacklevel: int = 3) -> dict[str, Any]:
+    """Keep the last row of each (user, item) of a domain, at its place, and warn about how many were dropped."""
+    # one of the two sides is scoped by domain, so the pair of codes implies the domain
+    earlier = pd.Series(rows["user"] * n_items + rows["item"]).duplicated(keep="last").to_numpy()
+    if not earlier.any():
+        return rows
+    warnings.warn(
+        f"{earlier.sum()} row(s) repeat a (user, item) pair of their domain, the first is row {earlier.argmax()} "
+        f"(rows count from 0); the last row of each pair is kept",
+        DataWarning,
+        stacklevel=stacklevel,
+    )
+    return {name: None if array is None else array[~earlier] for name, array in rows.items()}
+
+
+def _domains(table: nw.DataFrame, columns: Columns, target: Any) -> tuple[np.ndarray, tuple, str | None]:
+    """Return the domain codes (n,), the names (sources sorted as strings, then the target) and their dtype."""
+    if target is None:
+        raise DataError("target=None: name the domain to predict")
+    if columns.domain is None:
+        return np.zeros(len(table), dtype=np.int64), (target,), None
+    series = read_column(table, columns.domain)
+    names = pd.Index(series)
+    distinct = [name.item() if isinstance(name, np.generic) else name for name in names.unique()]
+    if target not in distinct:
+        raise DataError(
+            f"target={target!r} is no domain of column {columns.domain!r}{nearest(target, distinct)}; "
+            f"it has {sorted(distinct, key=str)}"
+        )
+    sources = sorted((name for name in distinct if name != target), key=str)
+    domains = (*sources, next(name for name in distinct if name == target))
+    return domain_codes(names, domains, columns.domain), domains, dtype_name(table, columns.domain, series)
+
+
+def _check_part(part: nw.DataFrame, columns: Columns, what: str) -> None:
+    """Check the table of one domain by itself, so that a message can name it and its own rows."""
+    try:
+        for column in (columns.user, columns.item):
+            checked_ids(read_column(part, column), f"column {column!r}")
+        if columns.value is not None:
+            read_numbers(part, columns.value)
+        if columns.time is not None:
+            read_time(part, columns.time)
+    except DataError as error:
+        raise DataError(f"{what}: {error}") from error
+
+
+def _checked_features(features: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """Check that feature tables have their id column."""
+    for role in ("user", "item"):
+        table = features[f"{role}_features"]
+        if table is not None:
+            what = f"{role}_features"
+            require_columns(open_frame(table, what).columns, {role: getattr(columns, role)}, what)
+    return dict(features)
+
+
+def _of_one_schema(parts: list[nw.DataFrame]) -> list[nw.DataFrame]:
+    """Cast the columns of several tables to common types, as libraries with strict types need to stack them."""
+    casts: dict[str, Any] = {}
+    for name in parts[0].columns:
+        kinds = [part.schema[name] for part in parts]
+        if len(set(kinds)) == 1:
+            continue
+        if all(kind.is_numeric() for kind in kinds):
+            casts[name] = nw.Int64() if all(kind.is_integer() for kind in kinds) else nw.Float64()
+        elif all(kind in (nw.String, nw.Categorical, nw.Enum) for kind in kinds):
+            casts[name] = nw.String()
+        else:
+            shown = ", ".join(str(kind) for kind in dict.fromkeys(kinds))
+            raise DataError(f"column {name!r} has different types in the tables ({shown}); cast it to one type")
+    return [part.with_columns(*(nw.col(n).cast(kind) for n, kind in casts.items())) for part in parts]
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn categories into their values, so that stacking does not depend on the sets of categories."""
+    kinds = {n: d.categories.dtype for n, d in frame.dtypes.items() if isinstance(d, pd.CategoricalDtype)}
+    return frame.astype(kinds)

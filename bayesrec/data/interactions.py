@@ -1,0 +1,396 @@
+"""Interactions: the frozen table of who rated what, in any number of domains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bayesrec.data import batch as batches
+from bayesrec.data import build
+from bayesrec.data.batch import Batch
+from bayesrec.data.columns import Columns, nearest
+from bayesrec.data.frames import Layout, make_frame
+from bayesrec.data.ids import shown
+from bayesrec.data.vocabulary import Vocabulary
+from bayesrec.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Interactions:
+    """Rows (user, item, domain, value[, time]) as codes, with the vocabularies of their ids. Stable.
+
+    Make one with `from_frame` or `from_frames`. With `shared="users"` a user id means the same user in every
+    domain while an item id belongs to its domain; with `shared="items"` it is the other way round.
+
+    Attributes
+    ----------
+    user, item, domain : ndarray (n,) of int64, read-only
+        Codes in `users`, `items` and `domains`.
+    value : ndarray (n,) of float64, read-only
+        Ratings; 1.0 for clicks.
+    time : ndarray (n,), read-only, or None
+        Numbers or datetimes (UTC).
+    users, items : Vocabulary
+        Ids of all domains.
+    domains : tuple
+        Names of the domains: the sources sorted as strings, then the target.
+    columns : Columns
+        The column names the table came with.
+    shared : str
+        "users" or "items".
+    user_features, item_features, user_graph
+        Carried along as given.
+    layout : Layout
+        Library, column order and dtypes of the table, for `to_frame`.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    domain: np.ndarray
+    value: np.ndarray
+    time: np.ndarray | None
+    users: Vocabulary
+    items: Vocabulary
+    domains: tuple
+    columns: Columns
+    shared: str = "users"
+    user_features: Any = None
+    item_features: Any = None
+    user_graph: Any = None
+    layout: Layout = field(default_factory=Layout)
+
+    def __post_init__(self) -> None:
+        for name, dtype in (
+            ("user", np.int64),
+            ("item", np.int64),
+            ("domain", np.int64),
+            ("value", np.float64),
+        ):
+            object.__setattr__(self, name, _frozen(np.asarray(getattr(self, name), dtype=dtype)))
+        if self.time is not None:
+            object.__setattr__(self, "time", _frozen(np.asarray(self.time)))
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        target: Any,
+        user: str = "user",
+        item: str = "item",
+        domain: str | None = "domain",
+        value: str | None = "rating",
+        time: str | None = None,
+        shared: str = "users",
+        user_features: Any = None,
+        item_features: Any = None,
+        user_graph: Any = None,
+    ) -> Interactions:
+        """Read one table that holds all domains. Stable.
+
+        Parameters
+        ----------
+        frame : data frame (n rows), pandas or polars
+            Never changed; its index is ignored and may repeat. Other columns than those named here are dropped.
+        target : str or int
+            The domain to predict; every other domain is a source.
+        user, item : str
+            Columns of ids: integers or strings.
+        domain : str or None
+            Column of domain names; None if all rows belong to the target.
+        value : str or None
+            Column of finite numbers; None for clicks, which all count 1.0.
+        time : str or None
+            Column of numbers or datetimes.
+        shared : {"users", "items"}
+            The side whose ids mean the same in every domain.
+        user_features, item_features : data frame, optional
+            One row per id, with the id column.
+        user_graph : object, optional
+            Carried along.
+
+        Returns
+        -------
+        Interactions
+            Rows in the order of the table.
+
+        Raises
+        ------
+        DataError
+            A malformed table; the message names the column, the row or the id.
+
+        Warns
+        -----
+        DataWarning
+            A (user, item) pair that repeats within a domain: the last row is kept, at its place.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"user": [1, 1, 2], "item": [7, 7, 8], "domain": ["book", "music", "music"],
+        ...                       "rating": [5, 4, 3]})
+        >>> data = Interactions.from_frame(frame, target="music")
+        >>> data.target, data.sources, len(data), data.n_users, data.n_items
+        ('music', ('book',), 3, 2, 3)
+        """
+        features = {"user_features": user_features, "item_features": item_features, "user_graph": user_graph}
+        return cls(**build.fields(frame, target, Columns(user, item, domain, value, time), shared, features))
+
+    @classmethod
+    def from_frames(
+        cls,
+        frames: Mapping[Any, Any],
+        *,
+        target: Any,
+        user: str = "user",
+        item: str = "item",
+        domain: str = "domain",
+        value: str | None = "rating",
+        time: str | None = None,
+        shared: str = "users",
+        user_features: Any = None,
+        item_features: Any = None,
+        user_graph: Any = None,
+    ) -> Interactions:
+        """Read one table per domain. Stable.
+
+        Parameters
+        ----------
+        frames : mapping of domain name to data frame
+            All of one library; rows are stacked in the order of the mapping.
+        domain : str
+            Name of the domain column in `to_frame` and in answers; the tables themselves need none.
+        target, user, item, value, time, shared, user_features, item_features, user_graph
+            As in `from_frame`.
+
+        Raises
+        ------
+        DataError
+            As in `from_frame`.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> book = pd.DataFrame({"user": [1, 2], "item": [7, 8], "rating": [5.0, 1.0]})
+        >>> music = pd.DataFrame({"user": [1], "item": ["song"], "rating": [4.0]})
+        >>> Interactions.from_frames({"book": book, "music": music}, target="music").n_items
+        3
+        """
+        columns = Columns(user, item, domain, value, time)
+        features = {"user_features": user_features, "item_features": item_features, "user_graph": user_graph}
+        frame = build.stacked(frames, columns)
+        return cls(**build.fields(frame, target, columns, shared, features))
+
+    @property
+    def target(self) -> Any:
+        """Name of the domain to predict."""
+        return self.domains[-1]
+
+    @property
+    def sources(self) -> tuple:
+        """Names of the other domains, sorted as strings."""
+        return self.domains[:-1]
+
+    @property
+    def n_users(self) -> int:
+        """Number of users over all domains."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items over all domains."""
+        return len(self.items)
+
+    @property
+    def item_domain(self) -> np.ndarray:
+        """Domain code of each item, int64 (n_items,); a DataError when items are shared."""
+        return self.items.scope_of()
+
+    @property
+    def user_domain(self) -> np.ndarray:
+        """Domain code of each user, int64 (n_users,); a DataError when users are shared."""
+        return self.users.scope_of()
+
+    @property
+    def is_target(self) -> np.ndarray:
+        """Whether each row belongs to the target, bool (n,)."""
+        return self.domain == len(self.domains) - 1
+
+    def domain_code(self, name: Any) -> int:
+        """Return the code of a domain name; a DataError if it is not known."""
+        if name not in self.domains:
+            raise DataError(f"unknown domain {name!r}{nearest(name, self.domains)}; known: {list(self.domains)}")
+        return self.domains.index(name)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def __repr__(self) -> str:
+        lines = [f"Interactions(target={self.target!r}, sources={self.sources!r}, shared={self.shared!r})"]
+        width = max(len(str(name)) for name in self.domains)
+        for code, name in enumerate(self.domains):
+            rows = self.domain == code
+            users, items = len(np.unique(self.user[rows])), len(np.unique(self.item[rows]))
+            density = rows.sum() / max(users * items, 1)
+            sizes = f"{rows.sum()} rows, {users} users, {items} items, density {density:.2%}"
+            lines.append(f"  {name!s:<{width}}  {sizes}")
+        return "\n".join(lines)
+
+    def to_frame(self) -> Any:
+        """Return the rows as a table of the library they came in. Stable.
+
+        Returns
+        -------
+        data frame (n rows)
+            Original ids, dtypes and column names; a RangeIndex; categories come back as their values.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"user": [1, 2], "item": ["a", "b"], "rating": [5, 3]})
+        >>> Interactions.from_frame(frame, target="music", domain=None).to_frame().equals(frame)
+        True
+        """
+        names, layout = self.columns, self.layout
+        table: dict[str, Any] = {
+            names.user: self.users.decode(self.user),
+            names.item: self.items.decode(self.item),
+        }
+        if names.domain is not None:
+            table[names.domain] = np.array(self.domains, dtype=object)[self.domain]
+        if names.value is not None:
+            table[names.value] = self.value
+        if names.time is not None and self.time is not None:
+            table[names.time] = self.time
+        order = [name for name in layout.order if name in table]
+        order += [name for name in table if name not in order]
+        kinds = (layout.domain_dtype, layout.value_dtype, layout.time_dtype)
+        roles = (names.domain, names.value, names.time)
+        dtypes = {name: dtype for name, dtype in zip(roles, kinds, strict=True) if name in table}
+        zones = {names.time: layout.time_zone} if names.time in table else {}
+        return make_frame({name: table[name] for name in order}, layout.backend, dtypes, zones)
+
+    def mask(self, keep: np.ndarray) -> Interactions:
+        """Return the rows where `keep`, bool (n,), is true; the vocabularies stay whole. Provisional.
+
+        Raises
+        ------
+        DataError
+            A `keep` that is not boolean or not as long as the table.
+
+        Examples
+        --------
+        >>> from bayesrec.data import synthetic
+        >>> frame, _ = synthetic.cross_domain(n_users=5, n_items=(9, 9), n_ratings=(4, 3))
+        >>> data = Interactions.from_frame(frame, target="target", value="value")
+        >>> len(data), len(data.mask(data.is_target)), data.mask(data.is_target).n_items == data.n_items
+        (35, 15, True)
+        """
+        keep = np.asarray(keep)
+        if keep.dtype != np.bool_ or keep.shape != self.user.shape:
+            raise DataError(f"keep must be a boolean array ({len(self)},), got {keep.dtype} {keep.shape}")
+        time = None if self.time is None else self.time[keep]
+        kept = {name: getattr(self, name)[keep] for name in ("user", "item", "domain", "value")}
+        return replace(self, time=time, **kept)
+
+    def without_sources(self) -> Interactions:
+        """Return the target rows only; vocabularies and the names of the sources stay. Provisional."""
+        return self.mask(self.is_target)
+
+    def only_target(self) -> Interactions:
+        """Return the target as data of its own: its rows, its items, no sources, all users. Provisional.
+
+        With shared items, users and items swap roles.
+
+        Examples
+        --------
+        >>> from bayesrec.data import synthetic
+        >>> frame, _ = synthetic.cross_domain(n_users=5, n_items=(9, 6), n_ratings=(4, 3))
+        >>> alone = Interactions.from_frame(frame, target="target", value="value").only_target()
+        >>> alone.sources, len(alone), alone.n_items, alone.n_users
+        ((), 15, 6, 5)
+        """
+        rows, last = self.mask(self.is_target), len(self.domains) - 1
+        side, codes = ("items", rows.item) if self.shared == "users" else ("users", rows.user)
+        vocabulary = getattr(self, side)
+        here = np.flatnonzero(vocabulary.scope_of() == last)
+        position = np.full(len(vocabulary), -1)
+        position[here] = np.arange(len(here))
+        blocks = tuple(b for b, code in zip(vocabulary.blocks, vocabulary.scopes or (), strict=True) if code == last)
+        kept = {side: Vocabulary(blocks, (0,) * len(blocks)), side[:-1]: position[codes]}
+        return replace(rows, domains=self.domains[-1:], domain=np.zeros_like(rows.domain), **kept)
+
+    def encode(self, rows: Any, *, need_value: bool = False, domain: Any = None) -> Batch:
+        """Return the rows of a later table in the codes of this one. Provisional.
+
+        Parameters
+        ----------
+        rows : data frame (n rows) or Interactions
+            Same column names as here. Without a domain column all rows belong to `domain`.
+        need_value : bool
+            Whether to read values, float64 (n,); 1.0 where there is no value column (clicks).
+        domain : str or int, optional
+            Domain of a table without a domain column; None is the target.
+
+        Returns
+        -------
+        Batch
+            Codes, -1 for unknown users and items, with the ids as given.
+
+        Raises
+        ------
+        DataError
+            A missing column, a missing id, an unknown domain, a value that is no finite number.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"user": [1, 2], "item": ["a", "b"], "rating": [5, 3]})
+        >>> data = Interactions.from_frame(frame, target="music", domain=None)
+        >>> data.encode(pd.DataFrame({"user": [2, 9], "item": ["a", "a"]})).user.tolist()
+        [1, -1]
+        """
+        return batches.encode(self, rows, need_value, domain)
+
+    def extend_users(self, ids: Any, domain: Any = None) -> Interactions:
+        """Return the same rows with new users at the end of the vocabulary; see `Vocabulary.extend`. Internal."""
+        return replace(self, users=self.users.extend(ids, domain))
+
+    def extend_items(self, ids: Any, domain: Any = None) -> Interactions:
+        """Return the same rows with new items at the end of the vocabulary; see `Vocabulary.extend`. Internal."""
+        return replace(self, items=self.items.extend(ids, domain))
+
+    def with_rows(self, batch: Batch) -> Interactions:
+        """Return these rows followed by those of a batch. Internal.
+
+        The batch needs values and known codes only (see `extend_users`). Where this table has times and the batch
+        has none, its rows get the newest time here.
+
+        Raises
+        ------
+        DataError
+            An unknown user or item, or a batch without values.
+        """
+        if batch.value is None:
+            raise DataError("the new rows have no values; encode them with need_value=True")
+        for role, codes, ids in (("user", batch.user, batch.user_id), ("item", batch.item, batch.item_id)):
+            if (codes < 0).any():
+                raise DataError(f"{role} {shown(ids[int(np.argmax(codes < 0))])} is unknown; extend the {role}s first")
+        time = self.time
+        if time is not None:
+            new = np.full(len(batch), time.max(), dtype=time.dtype) if batch.time is None else batch.time
+            time = np.concatenate([time, new])
+        names = ("user", "item", "domain", "value")
+        rows = {name: np.concatenate([getattr(self, name), getattr(batch, name)]) for name in names}
+        return replace(self, **build.without_duplicates({**rows, "time": time}, self.n_items))
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """Return a read-only array that shares no memory with the table it came from."""
+    if array.flags.writeable or not array.flags.owndata:
+        array = array.copy()
+        array.flags.writeable = False
+    return array

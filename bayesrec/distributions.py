@@ -1,0 +1,96 @@
+"""Three distributions that Pyro does not have, as the conjugate blocks need them. Internal."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pyro.distributions import MixtureSameFamily, MultivariateNormal, TorchDistribution, TransformedDistribution
+from torch import Tensor
+from torch.distributions import Categorical, FisherSnedecor, constraints
+from torch.distributions.transforms import AffineTransform, PowerTransform
+
+__all__ = ["HuangWand", "gated_normal", "half_t"]
+
+
+def half_t(scale: float | Tensor, dof: float = 3.0, shape: tuple[int, ...] = ()) -> TorchDistribution:
+    """Half-t: the absolute value of a Student t with ``dof`` degrees of freedom times ``scale``.
+
+    Parameters
+    ----------
+    scale : float or Tensor
+        Broadcasts with ``shape``, which becomes the event shape.
+    """
+    scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(shape)
+    base = FisherSnedecor(torch.ones(shape), torch.full(shape, float(dof)))
+    half = TransformedDistribution(base, [PowerTransform(torch.tensor(0.5)), AffineTransform(torch.zeros(()), scale)])
+    return half.to_event(len(shape))
+
+
+class HuangWand(TorchDistribution):
+    """Covariance matrix whose sds are half-t(``dof``, ``scale[k]``); with ``dof=2`` all correlations are uniform.
+
+    Huang and Wand (2013): an inverse Wishart whose scale matrix is diagonal with inverse-gamma entries, here
+    integrated out.
+
+    Parameters
+    ----------
+    scale : Tensor, (R,)
+    dof : float
+    """
+
+    arg_constraints = {"scale": constraints.independent(constraints.positive, 1)}
+    support = constraints.positive_definite
+    has_rsample = False
+
+    def __init__(self, scale: Tensor, dof: float = 2.0, validate_args: bool | None = None):
+        self.scale, self.dof = scale, float(dof)
+        size = scale.shape[-1]
+        super().__init__(scale.shape[:-1], torch.Size((size, size)), validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None) -> HuangWand:
+        """The same distribution over a larger batch."""
+        return HuangWand(self.scale.expand(torch.Size(batch_shape) + self.event_shape[:1]), self.dof, validate_args=False)
+
+    def sample(self, sample_shape=torch.Size()) -> Tensor:
+        """Draw covariance matrices, (sample, batch, R, R)."""
+        size, scale = self.event_shape[0], self.scale.expand(torch.Size(sample_shape) + self.scale.shape)
+        mixing = torch.distributions.Gamma(torch.full_like(scale, 0.5), scale.square().reciprocal()).sample()
+        root = torch.diag_embed((2.0 * self.dof * mixing).rsqrt())
+        dof = self.dof + size - 1.0
+        lower = torch.randn(scale.shape + (size,)).tril(-1)
+        chi2 = 2.0 * torch.distributions.Gamma((dof - torch.arange(size, dtype=scale.dtype)) / 2.0, 1.0).sample(scale.shape[:-1])
+        lower = lower + torch.diag_embed(chi2.sqrt())
+        inverse = torch.linalg.solve_triangular(root @ lower, torch.eye(size).expand(lower.shape), upper=False)
+        return inverse.mT @ inverse
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density, (batch,)."""
+        size, dof = self.event_shape[0], self.dof
+        chol = torch.linalg.cholesky(value)
+        log_det = 2.0 * chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        precision = torch.cholesky_inverse(chol).diagonal(dim1=-2, dim2=-1)
+        shape = 0.5 * (dof + size)
+        half = 0.5 * (dof + size - 1.0)
+        normaliser = (
+            size * (math.lgamma(shape) - math.lgamma(0.5))
+            + size * half * math.log(dof)
+            - 0.25 * size * (size - 1) * math.log(math.pi)
+            - sum(math.lgamma(half - 0.5 * k) for k in range(size))
+        )
+        tail = shape * (dof * precision + self.scale.square().reciprocal()).log().sum(-1)
+        return normaliser - self.scale.log().sum(-1) - 0.5 * (dof + 2.0 * size) * log_det - tail
+
+
+def gated_normal(loc: Tensor, cov: Tensor, probability: Tensor) -> TorchDistribution:
+    """Rows that are independent mixtures of normals.
+
+    Parameters
+    ----------
+    loc : Tensor, (..., user, gate, R)
+    cov : Tensor, (..., 1, gate, R, R)
+    probability : Tensor, (..., gate)
+    """
+    weights = Categorical(probability.unsqueeze(-2).expand(loc.shape[:-1]))
+    components = MultivariateNormal(loc, covariance_matrix=cov.expand(loc.shape + loc.shape[-1:]))
+    return MixtureSameFamily(weights, components).to_event(1)

@@ -1,0 +1,136 @@
+"""fit, load and sample_prior; what a method of inference is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+
+from bayesrec.data import Interactions
+from bayesrec.errors import DataError, UnsupportedMethodError
+from bayesrec.models.base import Batch, Model, Schema
+from bayesrec.posterior import Posterior
+from bayesrec.posterior.arviz import coordinates
+
+__all__ = ["Method", "fit", "fit_unchecked", "sample_prior"]
+
+
+class Method(ABC):
+    """How to get from a model and data to draws: a frozen config value with one ``run``. Provisional."""
+
+    @abstractmethod
+    def run(self, model: Model, data: Interactions, schema: Schema, seed: int, progress: bool) -> Posterior:
+        """Return the posterior. ``data`` is what the model looks at, checked."""
+
+
+def fit(model: Model, data: Interactions, method: Method, *, seed: int = 0, progress: bool = True) -> Posterior:
+    """Fit a model to data. Stable.
+
+    Parameters
+    ----------
+    model : Model
+        Is not changed.
+    data : Interactions
+    method : Method
+        For example ``Gibbs(draws=500)``.
+    seed : int
+        Two fits with one seed are equal, whatever the number of threads.
+    progress : bool
+        Show a progress bar, if the standard error stream is a terminal.
+
+    Returns
+    -------
+    Posterior
+
+    Raises
+    ------
+    DataError
+        Data that the model or its likelihood cannot use: no source, no shared users, constant values.
+
+    Examples
+    --------
+    >>> import bayesrec as br
+    >>> frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 10), n_ratings=(6, 4))
+    >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+    >>> br.fit(br.models.TransferMF(rank=1), data, br.Gibbs(draws=5, warmup=5, chains=2), progress=False).n_chains
+    2
+    """
+    for value, kind, name in ((model, Model, "model"), (data, Interactions, "data"), (method, Method, "method")):
+        if not isinstance(value, kind):
+            hint = " Call it: br.models.PMF(rank=8)." if name == "model" and isinstance(value, type) else ""
+            raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}.{hint}")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise DataError(f"seed must be a whole number of at least 0, not {seed!r}")
+    if data.shared != "users":
+        raise UnsupportedMethodError("models take shared='users' so far; swap the user and item columns to share items.")
+    view = model.view(data)
+    model.check(view)
+    return method.run(model, view, Schema.of(view), int(seed), progress)
+
+
+def fit_unchecked(model: Model, data: Interactions, method: Method, seed: int, progress: bool = False) -> Posterior:
+    """Fit without asking whether the model has a source: the other arm of a negative-transfer gap."""
+    view = model.view(data)
+    return method.run(model, view, Schema.of(view), seed, progress)
+
+
+def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int = 0) -> Any:
+    """Draw latents and ratings from the prior, before any rating is seen: the prior predictive check. Stable.
+
+    Parameters
+    ----------
+    model : Model
+    data : Interactions
+        Gives sizes, units and the cells whose ratings are simulated (the target rows).
+    draws : int
+    seed : int
+        The global random state of torch is left as it was.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups ``prior``, ``prior_predictive`` (in the units of the ratings) and ``observed_data``.
+
+    Examples
+    --------
+    >>> import bayesrec as br
+    >>> frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 10), n_ratings=(6, 4))
+    >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+    >>> tree = br.sample_prior(br.models.PMF(rank=2), data, draws=3)
+    >>> tree["prior_predictive"]["value"].shape
+    (1, 3, 80)
+    """
+    from arviz_base import from_dict
+
+    if draws < 1:
+        raise DataError(f"draws must be at least 1, not {draws}")
+    view = model.view(data)
+    model.check(view)
+    schema = Schema.of(view)
+    rows = view.mask(view.is_target)
+    codes = Batch(*(torch.from_numpy(np.array(x)) for x in (rows.user, rows.item, rows.domain)))
+    sites: dict[str, list[np.ndarray]] = {name: [] for name in model.dims}
+    ratings = []
+    with torch.random.fork_rng(devices=[]), pyro.poutine.block():
+        torch.manual_seed(seed)
+        for _ in range(draws):
+            latents = model.prior(schema)
+            value = model.likelihood.distribution(model.score(latents, codes), latents, codes).sample()
+            ratings.append(value.numpy() * schema.scale[-1] + schema.center[-1])
+            for name in sites:
+                sites[name].append(latents[name].numpy())
+    prior = {name: np.stack(x)[None] for name, x in sites.items()}
+    column = view.columns.value or "value"
+    shell = Posterior(prior, model, None, view, schema)
+    coords = coordinates(shell) | {"rating": np.arange(len(rows))}
+    dims = {name: list(axes) for name, axes in model.dims.items()} | {column: ["rating"]}
+    used = {axis for axes in dims.values() for axis in axes}
+    return from_dict(
+        {"prior": prior, "prior_predictive": {column: np.stack(ratings)[None]}, "observed_data": {column: rows.value}},
+        dims=dims,
+        coords={axis: labels for axis, labels in coords.items() if axis in used},
+    )

@@ -1,0 +1,417 @@
+"""Compiled loops behind :mod:`bayesrec.conjugate`. Internal.
+
+Each function works on one row after another in plain loops over small matrices, releases the GIL (chains run in
+threads) and draws no random numbers: standard normals come in as an array, so results do not depend on threads.
+Matrices are ``(R, R)`` with ``R = rank + 1`` components, bias first.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
+
+
+@njit(**_OPTIONS)
+def cholesky(a):
+    """Lower Cholesky factor of ``a`` in place (upper triangle is left as it was); False if not positive definite."""
+    n = a.shape[0]
+    for j in range(n):
+        s = a[j, j]
+        for k in range(j):
+            s -= a[j, k] * a[j, k]
+        if not s > 0.0:
+            return False
+        d = np.sqrt(s)
+        a[j, j] = d
+        for i in range(j + 1, n):
+            t = a[i, j]
+            for k in range(j):
+                t -= a[i, k] * a[j, k]
+            a[i, j] = t / d
+    return True
+
+
+@njit(**_OPTIONS)
+def solve_lower(chol, x):
+    """x <- L^-1 x in place."""
+    n = x.shape[0]
+    for i in range(n):
+        t = x[i]
+        for k in range(i):
+            t -= chol[i, k] * x[k]
+        x[i] = t / chol[i, i]
+
+
+@njit(**_OPTIONS)
+def solve_upper(chol, x):
+    """x <- L'^-1 x in place."""
+    n = x.shape[0]
+    for i in range(n - 1, -1, -1):
+        t = x[i]
+        for k in range(i + 1, n):
+            t -= chol[k, i] * x[k]
+        x[i] = t / chol[i, i]
+
+
+@njit(**_OPTIONS)
+def invert(chol, out):
+    """out <- (L L')^-1 from the lower factor."""
+    n = chol.shape[0]
+    for j in range(n):
+        for i in range(n):
+            out[j, i] = 0.0
+        out[j, j] = 1.0
+        solve_lower(chol, out[j])
+        solve_upper(chol, out[j])
+
+
+@njit(**_OPTIONS)
+def log_det(chol):
+    """log det(L L')."""
+    s = 0.0
+    for i in range(chol.shape[0]):
+        s += np.log(chol[i, i])
+    return 2.0 * s
+
+
+@njit(**_OPTIONS)
+def accumulate(start, stop, index, value, weight, other, precision, linear):
+    """Add the likelihood of ratings start..stop to a row's precision (lower triangle) and linear term.
+
+    A rating is ``value = row[0] + other[0] + row[1:] @ other[1:] + noise``, so the design vector of the row is
+    ``(1, other[1:])`` and what is left to explain is ``value - other[0]``.
+    """
+    n = linear.shape[0]
+    for t in range(start, stop):
+        o = other[index[t]]
+        w = weight[t]
+        r = w * (value[t] - o[0])
+        precision[0, 0] += w
+        linear[0] += r
+        for i in range(1, n):
+            wi = w * o[i]
+            precision[i, 0] += wi
+            for j in range(1, i + 1):
+                precision[i, j] += wi * o[j]
+            linear[i] += r * o[i]
+
+
+@njit(**_OPTIONS)
+def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior_linear, normals, out):
+    """Draw each row from its Gaussian conditional; returns the number of rows that were not positive definite."""
+    n_rows, n = out.shape
+    precision = np.empty((n, n))
+    bad = 0
+    for u in range(n_rows):
+        g = group[u]
+        precision[:, :] = prior_precision[g]
+        out[u] = prior_linear[g]
+        accumulate(indptr[u], indptr[u + 1], index, value, weight, other, precision, out[u])
+        if not cholesky(precision):
+            bad += 1
+            continue
+        solve_lower(precision, out[u])
+        for i in range(n):
+            out[u, i] += normals[u, i]
+        solve_upper(precision, out[u])
+    return bad
+
+
+@njit(**_OPTIONS)
+def grams(indptr, index, value, weight, other, precision, linear):
+    """Per row: sum of w v v' (full matrix) and sum of w v r, written to (rows, R, R) and (rows, R)."""
+    n = linear.shape[1]
+    for u in range(linear.shape[0]):
+        precision[u] = 0.0
+        linear[u] = 0.0
+        accumulate(indptr[u], indptr[u + 1], index, value, weight, other, precision[u], linear[u])
+        for i in range(n):
+            for j in range(i):
+                precision[u, j, i] = precision[u, i, j]
+
+
+@njit(**_OPTIONS)
+def row_errors(indptr, index, value, other, rows, out):
+    """Sum of squared residuals of each row's ratings: ``out`` (rows,)."""
+    n = rows.shape[1]
+    for u in range(rows.shape[0]):
+        total = 0.0
+        for t in range(indptr[u], indptr[u + 1]):
+            o = other[index[t]]
+            e = value[t] - rows[u, 0] - o[0]
+            for k in range(1, n):
+                e -= rows[u, k] * o[k]
+            total += e * e
+        out[u] = total
+
+
+@njit(**_OPTIONS)
+def _mixture_cdf(x, mean, sd):
+    below = 0.0
+    density = 0.0
+    for s in range(mean.shape[0]):
+        z = (x - mean[s]) / sd[s]
+        below += 0.5 * math.erfc(-z * 0.7071067811865476)
+        density += math.exp(-0.5 * z * z) / sd[s]
+    n = mean.shape[0]
+    return below / n, density * 0.3989422804014327 / n
+
+
+@njit(**_OPTIONS)
+def mixture_quantiles(mean, sd, probability, out):
+    """Quantiles of equal-weight normal mixtures: mean, sd (row, draw), probability (q,), out (row, q).
+
+    Newton steps inside a bracket that every step narrows, so a row's answer depends on that row alone.
+    """
+    for r in range(mean.shape[0]):
+        centre = 0.0
+        low0 = np.inf
+        high0 = -np.inf
+        for s in range(mean.shape[1]):
+            centre += mean[r, s]
+            low0 = min(low0, mean[r, s] - 9.0 * sd[r, s])
+            high0 = max(high0, mean[r, s] + 9.0 * sd[r, s])
+        centre /= mean.shape[1]
+        for q in range(probability.shape[0]):
+            low = low0
+            high = high0
+            x = centre
+            for _ in range(80):
+                p, d = _mixture_cdf(x, mean[r], sd[r])
+                gap = p - probability[q]
+                if gap > 0.0:
+                    high = x
+                else:
+                    low = x
+                step = x - gap / d if d > 1e-12 else low
+                if not low < step < high:
+                    step = 0.5 * (low + high)
+                if abs(step - x) < 1e-9 * (1.0 + abs(x)):
+                    x = step
+                    break
+                x = step
+            out[r, q] = x
+
+
+@njit(**_OPTIONS)
+def _sandwich(w, s, out):
+    """out <- w s w'."""
+    n = w.shape[0]
+    m = w.shape[1]
+    tmp = np.empty(m)
+    for i in range(n):
+        for k in range(m):
+            t = 0.0
+            for j in range(m):
+                t += w[i, j] * s[j, k]
+            tmp[k] = t
+        for l in range(n):
+            t = 0.0
+            for k in range(m):
+                t += tmp[k] * w[l, k]
+            out[i, l] = t
+
+
+@njit(**_OPTIONS)
+def _evidence(cov, mean, gram, linear, chol, a, b):
+    """Log marginal likelihood (up to a constant) of target rows under theta ~ N(mean, cov).
+
+    Leaves in ``a`` the Cholesky factor of the posterior precision and in ``b`` the posterior's L^-1 linear term.
+    """
+    n = mean.shape[0]
+    chol[:, :] = cov
+    if not cholesky(chol):
+        return np.nan
+    invert(chol, a)
+    quad = 0.0
+    for i in range(n):
+        t = 0.0
+        for j in range(n):
+            t += a[i, j] * mean[j]
+        b[i] = t
+        quad += t * mean[i]
+    ld = log_det(chol)
+    for i in range(n):
+        b[i] += linear[i]
+        for j in range(n):
+            a[i, j] += gram[i, j]
+    if not cholesky(a):
+        return np.nan
+    solve_lower(a, b)
+    for i in range(n):
+        quad -= b[i] * b[i]
+    return -0.5 * (quad + ld + log_det(a))
+
+
+@njit(**_OPTIONS)
+def transfer_rows(
+    indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, normals, uniforms,
+    theta, phi, phi_used, gate, log_odds,
+):  # fmt: skip
+    """Draw (gate, theta, phi) of every user jointly; returns the number of failed factorisations.
+
+    The ratings of user ``u`` in domain ``d`` are ``indptr[u * D + d] .. indptr[u * D + d + 1]``; the target is the
+    last domain. ``off[k]`` is the prior probability that source ``k``'s gate is off (``gated`` False: never off).
+    Given the source rows ``phi_k ~ N(m_k, S_k)``; given the gates ``theta ~ N(m + sum W m_k, Sigma + sum W S_k W')``
+    with ``(0, S0)`` in the place of ``(m_k, S_k)`` where the gate is off. The gates are drawn with theta and all
+    phi integrated out, then theta with all phi integrated out, then one phi after another.
+    ``phi_used`` is phi where the gate is on and the independent copy where it is off.
+    """
+    n_users, n = theta.shape
+    n_sources = maps.shape[0]
+    n_domains = n_sources + 1
+    bad = 0
+    eye_s0 = np.zeros((n_sources, n, n))
+    pop = np.empty((n_sources, n, n))
+    for k in range(n_sources):
+        for i in range(n):
+            eye_s0[k, i, i] = prior_scale[k, i] ** 2
+        _sandwich(maps[k], eye_s0[k], pop[k])
+    own_cov = np.empty((n_sources, n, n))
+    own_chol = np.empty((n_sources, n, n))
+    own_mean = np.empty((n_sources, n))
+    own = np.empty((n_sources, n, n))
+    shift = np.empty((n_sources, n))
+    gram = np.empty((n, n))
+    linear = np.empty(n)
+    chol = np.empty((n, n))
+    a = np.empty((n, n))
+    b = np.empty(n)
+    cov = np.empty((n, n))
+    mean = np.empty(n)
+    evidence = np.empty(2)
+    for u in range(n_users):
+        # what each source says of its own factors
+        for k in range(n_sources):
+            start = indptr[u * n_domains + k]
+            stop = indptr[u * n_domains + k + 1]
+            own_chol[k] = 0.0
+            own_mean[k] = 0.0
+            for i in range(n):
+                own_chol[k, i, i] = 1.0 / prior_scale[k, i] ** 2
+            accumulate(start, stop, index, value, weight, item, own_chol[k], own_mean[k])
+            if not cholesky(own_chol[k]):
+                bad += 1
+            solve_lower(own_chol[k], own_mean[k])
+            solve_upper(own_chol[k], own_mean[k])
+            if stop > start:
+                invert(own_chol[k], own_cov[k])
+                _sandwich(maps[k], own_cov[k], own[k])
+                for i in range(n):
+                    t = 0.0
+                    for j in range(n):
+                        t += maps[k, i, j] * own_mean[k, j]
+                    shift[k, i] = t
+            else:
+                own[k] = pop[k]
+                shift[k] = 0.0
+        # what the target rows say
+        start = indptr[u * n_domains + n_sources]
+        stop = indptr[u * n_domains + n_sources + 1]
+        gram[:, :] = 0.0
+        linear[:] = 0.0
+        accumulate(start, stop, index, value, weight, item, gram, linear)
+        for i in range(n):
+            for j in range(i):
+                gram[j, i] = gram[i, j]
+        # gates, theta and all phi integrated out
+        for k in range(n_sources):
+            has_source = indptr[u * n_domains + k + 1] > indptr[u * n_domains + k]
+            log_odds[k, u] = np.nan
+            if not gated:
+                gate[k, u] = True
+                continue
+            odds = np.log1p(-off[k]) - np.log(off[k])
+            if stop > start and has_source:
+                for choice in range(2):
+                    cov[:, :] = user_cov
+                    mean[:] = user_mean
+                    for j in range(n_sources):
+                        use = gate[j, u] if j != k else choice == 1
+                        if use:
+                            cov += own[j]
+                            mean += shift[j]
+                        else:
+                            cov += pop[j]
+                    evidence[choice] = _evidence(cov, mean, gram, linear, chol, a, b)
+                odds += evidence[1] - evidence[0]
+            if has_source:
+                log_odds[k, u] = odds
+            gate[k, u] = uniforms[k, u] < 1.0 / (1.0 + np.exp(-odds))
+        # theta, all phi integrated out
+        cov[:, :] = user_cov
+        mean[:] = user_mean
+        for j in range(n_sources):
+            if gate[j, u]:
+                cov += own[j]
+                mean += shift[j]
+            else:
+                cov += pop[j]
+        if np.isnan(_evidence(cov, mean, gram, linear, chol, a, b)):
+            bad += 1
+        for i in range(n):
+            b[i] += normals[0, u, i]
+        solve_upper(a, b)
+        theta[u] = b
+        # phi, one source after another, given theta
+        rest = b - mean
+        for k in range(n_sources):
+            cov[:, :] = user_cov
+            for j in range(k + 1, n_sources):
+                if gate[j, u]:
+                    cov += own[j]
+                else:
+                    cov += pop[j]
+            chol[:, :] = cov
+            if not cholesky(chol):
+                bad += 1
+            # posterior of delta = phi_used - its mean: precision P + W' E^-1 W, linear W' E^-1 rest
+            for i in range(n):
+                linear[i] = rest[i]
+            solve_lower(chol, linear)
+            solve_upper(chol, linear)
+            invert(chol, a)
+            on = gate[k, u]
+            for i in range(n):
+                t = 0.0
+                for j in range(n):
+                    t += maps[k, j, i] * linear[j]
+                b[i] = t
+            _sandwich(maps[k].T.copy(), a, cov)
+            for i in range(n):
+                for j in range(n):
+                    if on:
+                        t = 0.0
+                        for l in range(min(i, j) + 1):
+                            t += own_chol[k, i, l] * own_chol[k, j, l]
+                        cov[i, j] += t
+                    elif i == j:
+                        cov[i, i] += 1.0 / prior_scale[k, i] ** 2
+            if not cholesky(cov):
+                bad += 1
+            solve_lower(cov, b)
+            for i in range(n):
+                b[i] += normals[1 + k, u, i]
+            solve_upper(cov, b)
+            for i in range(n):
+                t = 0.0
+                for j in range(n):
+                    t += maps[k, i, j] * b[j]
+                rest[i] -= t
+            if on:
+                for i in range(n):
+                    phi_used[k, u, i] = own_mean[k, i] + b[i]
+                    phi[k, u, i] = phi_used[k, u, i]
+            else:
+                # the copy comes from theta, the user's own phi from the source rows alone
+                phi_used[k, u] = b
+                for i in range(n):
+                    b[i] = normals[1 + n_sources + k, u, i]
+                solve_upper(own_chol[k], b)
+                for i in range(n):
+                    phi[k, u, i] = own_mean[k, i] + b[i]
+    return bad

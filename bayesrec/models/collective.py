@@ -1,0 +1,50 @@
+"""CollectiveMF: one user vector for all domains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayesrec import conjugate
+from bayesrec.blocks import State
+from bayesrec.conjugate import Table
+from bayesrec.models.base import Informants
+from bayesrec.models.single import SingleVector
+
+__all__ = ["CollectiveMF"]
+
+
+@dataclass(frozen=True)
+class CollectiveMF(SingleVector):
+    """Bayesian collective matrix factorisation: full pooling of the users over all domains. Stable.
+
+    As PMF, but source and target ratings share the user's vector; items, their populations and the noise belong to
+    a domain. It is the strongest possible transfer and has no way to say no: a source that does not fit hurts.
+    Singh and Gordon (2008), in Bayesian form.
+
+    Parameters
+    ----------
+    rank : int
+        Number of factors.
+    likelihood : Likelihood
+        Gaussian unless given.
+
+    Examples
+    --------
+    >>> CollectiveMF(rank=2).dims["noise"]
+    ('domain',)
+    """
+
+    def prior_precision(self, state: State, table: Table) -> Informants:
+        """The source's part is the precision of the user's source ratings."""
+        value, weight = self.likelihood.working(state, table, "user")
+        grams, _ = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item"])
+        grams = grams.reshape(table.n_users, table.n_domains, *grams.shape[1:])
+        precision = np.linalg.inv(state["user_cov"])
+        return Informants(
+            probability=np.ones((1, table.n_users)),
+            population=np.broadcast_to(precision, (table.n_users, *precision.shape)),
+            source=grams[:, :-1].sum(1)[None],
+            relevance=np.full((table.n_domains - 1, table.n_users), np.nan),
+        )

@@ -1,0 +1,52 @@
+"""PMF: Bayesian probabilistic matrix factorisation of the target alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayesrec.blocks import State
+from bayesrec.conjugate import Table
+from bayesrec.data import Interactions
+from bayesrec.models.base import Informants
+from bayesrec.models.single import SingleVector
+
+__all__ = ["PMF"]
+
+
+@dataclass(frozen=True)
+class PMF(SingleVector):
+    """Bayesian matrix factorisation of the target domain: the no-transfer reference. Stable.
+
+    ``eta = b_u + c_i + p_u . q_i`` with ``(b_u, p_u) ~ N(user_mean, user_cov)`` and items around a mean with a scale
+    for each component. Source rows are ignored. Salakhutdinov and Mnih (2008), with intercepts, half-t scales in
+    place of the inverse Wishart, and a noise level a user.
+
+    Parameters
+    ----------
+    rank : int
+        Number of factors.
+    likelihood : Likelihood
+        Gaussian unless given.
+
+    Examples
+    --------
+    >>> PMF(rank=2).dims["user"]
+    ('user', 'component')
+    """
+
+    def view(self, data: Interactions) -> Interactions:
+        """Return the target rows, the target's items and all users."""
+        return data.only_target()
+
+    def prior_precision(self, state: State, table: Table) -> Informants:
+        """Everything that is not the user's own comes from the population."""
+        precision = np.linalg.inv(state["user_cov"])
+        population = np.broadcast_to(precision, (table.n_users, *precision.shape))
+        return Informants(
+            probability=np.ones((1, table.n_users)),
+            population=population,
+            source=np.zeros((1, *population.shape)),
+            relevance=np.empty((0, table.n_users)),
+        )

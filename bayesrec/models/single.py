@@ -1,0 +1,112 @@
+"""What PMF and CollectiveMF have in common: one vector a user, whatever the domain. Internal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyro
+from pyro.distributions import MultivariateNormal
+from torch import Tensor
+
+from bayesrec import conjugate
+from bayesrec.blocks import Block, State
+from bayesrec.conjugate import Table
+from bayesrec.likelihoods import Latents
+from bayesrec.models import priors
+from bayesrec.models.base import Batch, Model, Population, Schema
+
+__all__ = ["SingleVector"]
+
+
+@dataclass(frozen=True)
+class SingleVector(Model):
+    """Each user is one vector ``(b, p)``, drawn from one population. Abstract."""
+
+    @property
+    def latent_dims(self) -> dict[str, tuple[str, ...]]:
+        """Axes of the model's own sites."""
+        return priors.ITEM_DIMS | priors.POPULATION_DIMS | {"user": ("user", "component")}
+
+    def prior(self, schema: Schema) -> Latents:
+        """Sample items, the population, the users and the likelihood's latents."""
+        out = priors.item_prior(schema, self.rank) | priors.population_prior(self.rank)
+        mean, cov = out["user_mean"].unsqueeze(-2), out["user_cov"].unsqueeze(-3)
+        shape = mean.shape[:-2] + (schema.n_users,)
+        out["user"] = pyro.sample("user", MultivariateNormal(mean, covariance_matrix=cov).expand(shape).to_event(1))
+        return out | self.likelihood.prior(schema)
+
+    def vectors(self, latents: Latents, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Vectors of the rows' users and items."""
+        return latents["user"][..., batch.user, :], latents["item"][..., batch.item, :]
+
+    def population(self, latents: Latents) -> Population:
+        """The prior of a user and of an item without ratings."""
+        mean, cov = latents["user_mean"], latents["user_cov"]
+        n_domains = latents["item_mean"].shape[-2]
+        return Population(
+            user={"user": mean} | self.likelihood.unknown_user(latents),
+            item={"item": latents["item_mean"]},
+            user_cov=cov.unsqueeze(-3).expand(cov.shape[:-2] + (n_domains,) + cov.shape[-2:]),
+            item_var=latents["item_scale"].square(),
+        )
+
+    def start(self, table: Table, rng: np.random.Generator) -> State:
+        """Small random vectors."""
+        size = self.rank + 1
+        return (
+            priors.item_start(table, self.rank, rng)
+            | self.likelihood.start(table, rng)
+            | {
+                "user": 0.3 * rng.standard_normal((table.n_users, size)),
+                "user_mean": np.zeros(size),
+                "user_cov": 0.3 * np.eye(size),
+            }
+        )
+
+    def blocks(self, table: Table) -> list[Block]:
+        """Users, items, noise, then the populations of items and users."""
+        rank, likelihood = self.rank, self.likelihood
+        pointers = np.ascontiguousarray(table.user_ptr[:: table.n_domains])
+        one_group = np.zeros(table.n_users, dtype=np.int64)
+        active = table.count.sum(0) > 0
+        prior_precision = np.diag(1.0 / priors.mean_scale(rank) ** 2)
+
+        def users(state: State, rng: np.random.Generator) -> State:
+            value, weight = likelihood.working(state, table, "user")
+            mean, precision = state["user_mean"][None], np.linalg.inv(state["user_cov"])[None]
+            out = conjugate.draw_rows(
+                pointers, table.user_item, value, weight, state["item"], one_group, mean, precision, rng, "users"
+            )
+            return {"user": out}
+
+        def population(state: State, rng: np.random.Generator) -> State:
+            # Users without ratings are leaves: they are drawn from the population and do not inform it.
+            rows = state["user"][active]
+            design = np.ones((len(rows), 1))
+            mean = conjugate.regression(design, rows, state["user_cov"], prior_precision.diagonal()[None], rng)[0]
+            residual = rows - mean
+            cov = conjugate.huang_wand_covariance(
+                state["user_cov"], residual.T @ residual, len(rows), priors.user_scale(rank), rng
+            )
+            return {"user_mean": mean, "user_cov": cov}
+
+        items, item_population = priors.item_blocks(table, rank, likelihood, lambda state: state["user"], table.item_user)
+        return [
+            Block("users", ("user",), users, local=True),
+            items,
+            *likelihood.blocks(table, lambda state: self.squared_errors(state, table)),
+            item_population,
+            Block("user_population", ("user_mean", "user_cov"), population),
+        ]
+
+    def squared_errors(self, state: State, table: Table) -> np.ndarray:
+        """Sum of squared residuals of each user in each domain, (domain, user)."""
+        rows = np.repeat(state["user"], table.n_domains, axis=0)
+        out = conjugate.row_squared_errors(table.user_ptr, table.user_item, table.user_value, state["item"], rows)
+        return out.reshape(table.n_users, table.n_domains).T
+
+    def identified(self, latents: Latents) -> dict[str, Any]:
+        """Noise, spreads of biases and of the personal part of a prediction."""
+        return super().identified(latents) | priors.spreads(latents, latents["user_cov"])

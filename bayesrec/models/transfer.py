@@ -1,0 +1,336 @@
+"""TransferMF: a prior for the target's user vectors that a gate opens to the source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from bayesrec import conjugate
+from bayesrec.blocks import Block, State
+from bayesrec.conjugate import Table
+from bayesrec.data import Interactions
+from bayesrec.distributions import gated_normal, half_t
+from bayesrec.errors import DataError
+from bayesrec.likelihoods import Latents
+from bayesrec.models import priors
+from bayesrec.models.base import Batch, Informants, Model, Population, Schema
+
+__all__ = ["TransferMF"]
+
+GATE_PRIOR = (1.0, 4.0)  # Beta prior of the share of users for whom a source is irrelevant
+SOURCE_BIAS_SCALE = 0.5
+MAP_SCALE = (0.5, 0.5, 0.2)  # half-t scales: bias to bias, factor to factor, across
+
+
+@dataclass(frozen=True)
+class TransferMF(Model):
+    """Matrix factorisation of the target whose prior for each user comes from the user's source ratings. Stable.
+
+    The user's target vector is ``theta_u = m + sum_k W_k phi_uk + eps``, ``eps ~ N(0, user_cov)``: ``phi_uk`` is the
+    vector of user ``u`` in source ``k``, ``W_k`` a map that is learned and shrunk to zero. For a share ``gate[k]`` of the
+    users the source says nothing: for them an independent copy of ``phi_uk`` stands in its place, so that their
+    prior is exactly the population's. Everything is fitted jointly. Robust meta-analytic priors (Schmidli et al.
+    2014) brought to the mapping methods of Man et al. (2017); the construction of the gate is ours.
+
+    Parameters
+    ----------
+    rank : int
+        Number of factors, in the target and in every source.
+    likelihood : Likelihood
+        Gaussian unless given.
+    gate : bool
+        False trusts every source for every user.
+
+    Examples
+    --------
+    >>> TransferMF(rank=2).dims["map"]
+    ('source', 'component', 'component_bis')
+    """
+
+    gate: bool = True
+
+    @property
+    def latent_dims(self) -> dict[str, tuple[str, ...]]:
+        """Axes of the model's own sites."""
+        return (
+            priors.ITEM_DIMS
+            | priors.POPULATION_DIMS
+            | {
+                "source_bias_scale": ("source",),
+                "source_user": ("source", "user", "component"),
+                "map_scale": ("source", "map_part"),
+                "map": ("source", "component", "component_bis"),
+                "user": ("user", "component"),
+            }
+            | ({"gate": ("source",)} if self.gate else {})
+        )
+
+    def check(self, data: Interactions) -> None:
+        """Refuse data without a source or without shared users."""
+        super().check(data)
+        if data.is_target.all():
+            raise DataError(
+                f"TransferMF needs source rows: every row belongs to the target {data.target!r}. "
+                "Add a domain, or use PMF for the target alone."
+            )
+        if not np.intersect1d(data.user[data.is_target], data.user[~data.is_target]).size:
+            raise DataError(
+                f"no user has rows both in the target {data.target!r} and in a source {list(data.sources)}: "
+                "nothing can be learned about how the source bears on the target. Do the ids mean the same people?"
+            )
+
+    def prior(self, schema: Schema) -> Latents:
+        """Sample items, sources, maps, gates, the target's users and the likelihood's latents."""
+        size, n_sources, n_users = self.rank + 1, schema.n_domains - 1, schema.n_users
+        out = priors.item_prior(schema, self.rank) | priors.population_prior(self.rank)
+        bias = half_t(SOURCE_BIAS_SCALE, shape=(n_sources,))
+        out["source_bias_scale"] = pyro.sample("source_bias_scale", bias)
+        scale = _source_scale(out, size).unsqueeze(-2).expand(out["source_bias_scale"].shape + (n_users, size))
+        out["source_user"] = pyro.sample("source_user", dist.Normal(torch.zeros_like(scale), scale).to_event(3))
+        spread = half_t(priors.tensor(np.array(MAP_SCALE)), shape=(n_sources, 3))
+        out["map_scale"] = pyro.sample("map_scale", spread)
+        sd = _spread_map_scale(out["map_scale"], size)
+        out["map"] = pyro.sample("map", dist.Normal(torch.zeros_like(sd), sd).to_event(3))
+        if self.gate:
+            concentration = (torch.full((n_sources,), c) for c in GATE_PRIOR)
+            out["gate"] = pyro.sample("gate", dist.Beta(*concentration).to_event(1))
+        out["user"] = pyro.sample("user", self._users(out, n_sources))
+        return out | self.likelihood.prior(schema)
+
+    def _users(self, latents: Latents, n_sources: int) -> dist.TorchDistribution:
+        """Distribution of the target's users given their source vectors, gates summed out."""
+        phi, maps, size = latents["source_user"], latents["map"], self.rank + 1
+        shift = torch.einsum("...kij,...kuj->...kui", maps, phi)
+        spread = (maps * _source_scale(latents, size).unsqueeze(-2).square()) @ maps.mT
+        locs, covs, chances = [], [], []
+        for on in self._configurations(n_sources):
+            gates = torch.tensor(on, dtype=phi.dtype)
+            locs.append(latents["user_mean"].unsqueeze(-2) + torch.einsum("k,...kui->...ui", gates, shift))
+            covs.append(latents["user_cov"] + torch.einsum("k,...kij->...ij", 1.0 - gates, spread))
+            if self.gate:
+                off = latents["gate"]
+                chances.append((gates * (1.0 - off) + (1.0 - gates) * off).prod(-1))
+            else:
+                chances.append(torch.ones(phi.shape[:-3], dtype=phi.dtype))
+        return gated_normal(torch.stack(locs, -2), torch.stack(covs, -3).unsqueeze(-4), torch.stack(chances, -1))
+
+    def _configurations(self, n_sources: int) -> list[tuple[int, ...]]:
+        """All combinations of gates, 1 for on."""
+        return list(product((1, 0), repeat=n_sources)) if self.gate else [(1,) * n_sources]
+
+    def vectors(self, latents: Latents, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Vectors of the rows' users, in the domain of the row, and items."""
+        n_sources = latents["source_user"].shape[-3]
+        vectors = latents["user"][..., batch.user, :]
+        for k in range(n_sources):
+            here = (batch.domain == k).unsqueeze(-1)
+            if here.any():
+                vectors = torch.where(here, latents["source_user"][..., k, :, :][..., batch.user, :], vectors)
+        return vectors, latents["item"][..., batch.item, :]
+
+    def population(self, latents: Latents) -> Population:
+        """The prior of a user and of an item without ratings, in each domain."""
+        size = self.rank + 1
+        prior_var = _source_scale(latents, size).square()
+        source = torch.diag_embed(prior_var)
+        target = self._population_cov(latents).unsqueeze(-3)
+        return Population(
+            user={"user": latents["user_mean"], "source_user": torch.zeros_like(prior_var)}
+            | self.likelihood.unknown_user(latents),
+            item={"item": latents["item_mean"]},
+            user_cov=torch.cat([source, target], -3),
+            item_var=latents["item_scale"].square(),
+        )
+
+    def _population_cov(self, latents: Latents) -> Tensor:
+        """V_pop = sum_k W_k S0_k W_k' + Sigma, (..., R, R)."""
+        maps = latents["map"]
+        scale = _source_scale(latents, self.rank + 1).unsqueeze(-2)
+        return ((maps * scale.square()) @ maps.mT).sum(-3) + latents["user_cov"]
+
+    def start(self, table: Table, rng: np.random.Generator) -> State:
+        """Small random vectors, a map near the identity, gates on."""
+        size, n_sources = self.rank + 1, table.n_domains - 1
+        phi = 0.3 * rng.standard_normal((n_sources, table.n_users, size))
+        state = {
+            "user": 0.3 * rng.standard_normal((table.n_users, size)),
+            "user_mean": np.zeros(size),
+            "user_cov": 0.3 * np.eye(size),
+            "source_user": phi,
+            "source_bias_scale": np.full(n_sources, 0.5),
+            "map": np.tile(0.7 * np.eye(size), (n_sources, 1, 1)),
+            "map_scale": np.tile(MAP_SCALE, (n_sources, 1)),
+            "gate": np.full(n_sources, 0.2),
+            "phi_used": phi.copy(),
+            "on": np.ones((n_sources, table.n_users), dtype=bool),
+        }
+        return priors.item_start(table, self.rank, rng) | self.likelihood.start(table, rng) | state
+
+    def blocks(self, table: Table) -> list[Block]:
+        """Users in all domains and their gates at once; items; noise; populations; the map; the gates' rates."""
+        rank, likelihood = self.rank, self.likelihood
+        size, n_sources, n_users = rank + 1, table.n_domains - 1, table.n_users
+        in_target = table.count[-1] > 0
+        in_source = table.count[:-1] > 0
+        prior_mean_precision = 1.0 / priors.mean_scale(rank)[None] ** 2
+        parts = _map_parts(size)
+
+        def users(state: State, rng: np.random.Generator) -> State:
+            value, weight = likelihood.working(state, table, "user")
+            scale = np.ones((n_sources, size))
+            scale[:, 0] = state["source_bias_scale"]
+            off = state["gate"] if self.gate else np.zeros(n_sources)
+            on = state.get("on", np.ones((n_sources, n_users), dtype=bool))
+            return conjugate.transfer_rows(
+                table, value, weight, state["item"], scale, state["user_mean"], state["user_cov"], state["map"],
+                off, on, self.gate, rng,
+            )  # fmt: skip
+
+        def stacked(state: State) -> np.ndarray:
+            return np.concatenate([state["source_user"], state["user"][None]]).reshape(-1, size)
+
+        def population(state: State, rng: np.random.Generator) -> State:
+            # Users without target rows are leaves of this regression: nothing is known of their theta but its prior.
+            design = [np.ones((in_target.sum(), 1)), *(used[in_target] for used in state["phi_used"])]
+            design = np.concatenate(design, axis=1)
+            response = state["user"][in_target]
+            spread = [1.0 / scales[parts].T ** 2 for scales in state["map_scale"]]
+            precision = np.concatenate([prior_mean_precision, *spread])
+            coefficients = conjugate.regression(design, response, state["user_cov"], precision, rng)
+            residual = response - design @ coefficients
+            cov = conjugate.huang_wand_covariance(
+                state["user_cov"], residual.T @ residual, len(residual), priors.user_scale(rank), rng
+            )
+            maps = coefficients[1:].reshape(n_sources, size, size).transpose(0, 2, 1)
+            return {"user_mean": coefficients[0], "map": np.ascontiguousarray(maps), "user_cov": cov}
+
+        def shrinkage(state: State, rng: np.random.Generator) -> State:
+            squares = np.stack([(state["map"] ** 2 * (parts == p)).sum((1, 2)) for p in range(3)], axis=1)
+            count = np.array([(parts == p).sum() for p in range(3)])
+            return {"map_scale": conjugate.half_t_scale(state["map_scale"], squares, count, np.array(MAP_SCALE), rng)}
+
+        def source_bias(state: State, rng: np.random.Generator) -> State:
+            copies = in_target & ~(state["on"] & in_source)
+            bias = np.where(in_source, state["source_user"][..., 0], 0.0) ** 2
+            copy = np.where(copies, state["phi_used"][..., 0], 0.0) ** 2
+            n = in_source.sum(1) + copies.sum(1)
+            squares = bias.sum(1) + copy.sum(1)
+            scale = conjugate.half_t_scale(state["source_bias_scale"], squares, n, SOURCE_BIAS_SCALE, rng)
+            return {"source_bias_scale": scale}
+
+        def gates(state: State, rng: np.random.Generator) -> State:
+            both = in_source & in_target
+            on = (state["on"] & both).sum(1)
+            return {"gate": conjugate.bernoulli_rate(both.sum(1) - on, on, GATE_PRIOR, rng)}
+
+        index = table.item_domain[table.item_of] * n_users + table.item_user
+        items, item_population = priors.item_blocks(table, rank, likelihood, stacked, index)
+        out = [
+            Block("users", ("source_user", "user"), users, local=True),
+            items,
+            *likelihood.blocks(table, lambda state: self.squared_errors(state, table)),
+            item_population,
+            Block("map", ("user_mean", "map", "user_cov"), population),
+            Block("map_scale", ("map_scale",), shrinkage),
+            Block("source_bias", ("source_bias_scale",), source_bias),
+        ]
+        return out + ([Block("gate", ("gate",), gates)] if self.gate else [])
+
+    def squared_errors(self, state: State, table: Table) -> np.ndarray:
+        """Sum of squared residuals of each user in each domain, (domain, user)."""
+        rows = np.concatenate([state["source_user"], state["user"][None]]).transpose(1, 0, 2).reshape(-1, self.rank + 1)
+        out = conjugate.row_squared_errors(
+            table.user_ptr, table.user_item, table.user_value, state["item"], np.ascontiguousarray(rows)
+        )
+        return out.reshape(table.n_users, table.n_domains).T
+
+    def prior_precision(self, state: State, table: Table) -> Informants:
+        """Population and source precisions for each configuration of the gates, and how probable each is."""
+        size, n_sources, n_users = self.rank + 1, table.n_domains - 1, table.n_users
+        value, weight = self.likelihood.working(state, table, "user")
+        gram, linear = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item"])
+        gram = gram.reshape(n_users, table.n_domains, size, size)
+        linear = linear.reshape(n_users, table.n_domains, size)
+        scale = np.ones((n_sources, size))
+        scale[:, 0] = state["source_bias_scale"]
+        shift = np.zeros((n_sources, n_users, size))
+        own, pop = np.zeros((n_sources, n_users, size, size)), np.zeros((n_sources, size, size))
+        for k, w in enumerate(state["map"]):
+            cov = np.linalg.inv(gram[:, k] + np.diag(1.0 / scale[k] ** 2))
+            shift[k] = (cov @ linear[:, k, :, None])[..., 0] @ w.T
+            pop[k] = (w * scale[k] ** 2) @ w.T
+            # a user without source rows has the prior itself, to the last bit: the source's share is zero
+            own[k] = np.where((table.count[k] > 0)[:, None, None], w @ cov @ w.T, pop[k])
+        v_pop = state["user_cov"] + pop.sum(0)
+        population = np.linalg.inv(v_pop)
+        configurations = self._configurations(n_sources)
+        source = np.empty((len(configurations), n_users, size, size))
+        log_chance = np.zeros((len(configurations), n_users))
+        for c, on in enumerate(configurations):
+            v_src = np.broadcast_to(state["user_cov"], (n_users, size, size)).copy()
+            mean = np.broadcast_to(state["user_mean"], (n_users, size)).copy()
+            for k in range(n_sources):
+                v_src += own[k] if on[k] else pop[k]
+                mean += shift[k] if on[k] else 0.0
+                if self.gate:
+                    log_chance[c] += np.log1p(-state["gate"][k]) if on[k] else np.log(state["gate"][k])
+            same = np.all([(table.count[k] == 0) | (not on[k]) for k in range(n_sources)], axis=0)
+            source[c] = np.where(same[:, None, None], 0.0, np.linalg.inv(v_src) - population)
+            log_chance[c] += _log_evidence(v_src, mean, gram[:, -1], linear[:, -1])
+        chance = np.exp(log_chance - log_chance.max(0))
+        chance /= chance.sum(0)
+        on = np.array(configurations, dtype=bool)
+        relevance = np.stack([chance[on[:, k]].sum(0) for k in range(n_sources)])
+        unknown = (table.count[:-1] == 0) if self.gate else np.ones_like(relevance, dtype=bool)
+        return Informants(
+            probability=chance,
+            population=np.broadcast_to(population, (n_users, size, size)),
+            source=source,
+            relevance=np.where(unknown, np.nan, relevance),
+        )
+
+    def identified(self, latents: Latents) -> dict[str, Any]:
+        """Noise, spreads, gates and the share of the target's variance that each map could explain."""
+        v_pop = self._population_cov(latents)
+        moment = priors.second_moment(latents)
+        maps, scale = latents["map"], _source_scale(latents, self.rank + 1).unsqueeze(-2)
+        explained = (((maps * scale.square()) @ maps.mT) * moment.unsqueeze(-3)).sum((-1, -2))
+        out = super().identified(latents) | priors.spreads(latents, v_pop)
+        out["map_r2"] = explained / (v_pop * moment).sum((-1, -2)).unsqueeze(-1)
+        return out | ({"gate": latents["gate"]} if self.gate else {})
+
+
+def _source_scale(latents: Latents, size: int) -> Tensor:
+    """Sds of S0: the bias's own, one for the factors, whose unit the source items carry: (..., source, R)."""
+    bias = latents["source_bias_scale"].unsqueeze(-1)
+    return torch.cat([bias, torch.ones(bias.shape[:-1] + (size - 1,), dtype=bias.dtype)], -1)
+
+
+def _map_parts(size: int) -> np.ndarray:
+    """Which scale each entry of a map has: 0 bias to bias, 1 factor to factor, 2 across; (R, R)."""
+    parts = np.ones((size, size), dtype=int)
+    parts[0, :] = parts[:, 0] = 2
+    parts[0, 0] = 0
+    return parts
+
+
+def _spread_map_scale(scales: Tensor, size: int) -> Tensor:
+    """Scale of every entry of the maps, (..., source, R, R)."""
+    return scales[..., torch.from_numpy(_map_parts(size))]
+
+
+def _log_evidence(cov: np.ndarray, mean: np.ndarray, gram: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    """Log marginal likelihood (user,) of target rows under theta ~ N(mean, cov), up to a constant of the rows."""
+    inverse = np.linalg.inv(cov)
+    a = inverse + gram
+    b = (inverse @ mean[..., None])[..., 0] + linear
+    fitted = np.einsum("ui,ui->u", b, np.linalg.solve(a, b[..., None])[..., 0])
+    prior = np.einsum("ui,uij,uj->u", mean, inverse, mean)
+    return 0.5 * (fitted - prior - np.linalg.slogdet(a)[1] - np.linalg.slogdet(cov)[1])

@@ -1,0 +1,79 @@
+"""From a posterior to ArviZ's DataTree. Internal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyro
+import torch
+
+from bayesrec.likelihoods import Latents
+from bayesrec.models.base import Model, Schema
+from bayesrec.posterior import predictive
+
+if TYPE_CHECKING:
+    from bayesrec.posterior.posterior import Posterior
+
+__all__ = ["coordinates", "log_prior", "to_datatree"]
+
+CHUNK = 25  # draws whose prior is evaluated at once
+
+
+def coordinates(posterior: Posterior) -> dict[str, Any]:
+    """Labels of every axis: ids of users and items (``domain/id`` where there are several domains), domain names."""
+    data, domains = posterior.data, [str(d) for d in posterior.schema.domains]
+    items = data.items.decode(np.arange(data.n_items)).to_numpy()
+    if len(domains) > 1:
+        items = np.array([f"{domains[d]}/{i}" for d, i in zip(data.item_domain, items, strict=True)], dtype=object)
+    component = ["bias", *(f"factor_{k}" for k in range(1, posterior.model.rank + 1))]
+    return {
+        "user": data.users.decode(np.arange(data.n_users)).to_numpy(),
+        "item": items,
+        "domain": domains,
+        "source": domains[:-1],
+        "component": component,
+        "component_bis": component,
+        "map_part": ["bias", "factor", "across"],
+    }
+
+
+def log_prior(model: Model, schema: Schema, latents: Latents) -> dict[str, torch.Tensor]:
+    """Log prior density of each site for draws (draw, *event), each (draw,)."""
+    with pyro.poutine.trace() as trace, pyro.poutine.condition(data=latents):
+        model.prior(schema)
+    nodes = trace.trace.nodes
+    return {name: nodes[name]["fn"].log_prob(value) for name, value in latents.items()}
+
+
+def to_datatree(posterior: Posterior, log_likelihood: bool) -> Any:
+    """Build the tree; see :meth:`Posterior.to_datatree`."""
+    from arviz_base import from_dict
+
+    shape = (posterior.n_chains, posterior.n_draws)
+    latents = predictive.flat(posterior.draws)
+    parts = []
+    for start in range(0, shape[0] * shape[1], CHUNK):
+        some = {name: x[start : start + CHUNK].double() for name, x in latents.items()}
+        parts.append(log_prior(posterior.model, posterior.schema, some))
+    prior = {name: torch.cat([p[name] for p in parts]).numpy().reshape(shape) for name in latents}
+    groups: dict[str, Any] = {"posterior": posterior.draws, "log_prior": prior}
+    dims = {name: list(axes) for name, axes in posterior.model.dims.items()}
+    coords = coordinates(posterior)
+    if posterior.stats:
+        groups["sample_stats"] = posterior.stats
+    rows = posterior.data.is_target
+    if rows.any():
+        column = posterior.data.columns.value or "value"
+        groups["observed_data"] = {column: posterior.data.value[rows]}
+        dims[column] = ["rating"]
+        coords["rating"] = np.flatnonzero(rows)
+        if log_likelihood:
+            groups["log_likelihood"] = {column: posterior.log_likelihood()}
+    used = {axis for axes in dims.values() for axis in axes}
+    coords = {axis: labels for axis, labels in coords.items() if axis in used}
+    tree = from_dict({k: v for k, v in groups.items() if k != "log_prior"}, dims=dims, coords=coords)
+    scalars = from_dict({"log_prior": groups["log_prior"]}, dims={})
+    tree["log_prior"] = scalars["log_prior"]
+    tree.attrs |= {"library": "bayesrec", "model": repr(posterior.model), "method": repr(posterior.method)}
+    return tree

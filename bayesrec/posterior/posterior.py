@@ -1,0 +1,250 @@
+"""Posterior: draws, and everything that is computed from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import logsumexp
+
+from bayesrec.data import Interactions
+from bayesrec.errors import DataError, NotFittedError
+from bayesrec.models.base import Batch, Model, Schema
+from bayesrec.posterior import arviz, convergence, fold, predictive, store
+
+__all__ = ["Posterior"]
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Draws from the posterior of a model, with the data they came from. Stable.
+
+    Attributes
+    ----------
+    draws : dict of ndarray, (chain, draw, *event), float32
+        One array for each site of ``model.dims``; factors are in sd units of the ratings.
+    model, method
+        What was fitted, and how.
+    data : Interactions
+        The rows that the model looked at; no rows if it was saved without data.
+    schema : Schema
+        Sizes and units.
+    stats : dict of ndarray, (chain, draw)
+        What the sampler reports: ``log_density`` of the training ratings.
+    """
+
+    draws: dict[str, np.ndarray]
+    model: Model
+    method: Any
+    data: Interactions
+    schema: Schema
+    stats: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n_chains(self) -> int:
+        """Number of chains."""
+        return next(iter(self.draws.values())).shape[0]
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws in each chain."""
+        return next(iter(self.draws.values())).shape[1]
+
+    def __repr__(self) -> str:
+        size = sum(a.nbytes for a in self.draws.values()) / 2**20
+        return (
+            f"Posterior({self.model!r}, {self.n_chains} chains x {self.n_draws} draws, "
+            f"{self.data.n_users} users, {self.data.n_items} items, {size:.0f} MiB)"
+        )
+
+    def require_data(self, purpose: str) -> None:
+        """Raise NotFittedError if the ratings were left out when the posterior was saved."""
+        if not len(self.data):
+            raise NotFittedError(f"{purpose} needs the training ratings, and this posterior was saved with data=False.")
+
+    def predict(self, frame: Any, level: float = 0.9) -> Any:
+        """Predict new ratings, parameters and noise included.
+
+        Parameters
+        ----------
+        frame : DataFrame or Interactions
+            User and item columns, and a domain column unless all rows belong to the target. An id that was not in
+            the fit means the population: its prior, integrated out.
+        level : float
+            Probability of the central interval.
+
+        Returns
+        -------
+        DataFrame
+            One row for each row of ``frame``, in its order: user, item[, domain], mean, sd, lower, upper, in the
+            units of the ratings. The interval is not clipped to the scale.
+
+        Raises
+        ------
+        DataError
+            A missing column, or a domain that was not fitted.
+
+        Examples
+        --------
+        >>> import bayesrec as br
+        >>> frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 10), n_ratings=(6, 4))
+        >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+        >>> posterior = br.fit(br.models.PMF(rank=1), data, br.Gibbs(draws=20, warmup=10, chains=1), progress=False)
+        >>> posterior.predict(frame[frame.domain == "target"].head(2)).columns.tolist()
+        ['user', 'item', 'domain', 'mean', 'sd', 'lower', 'upper']
+        """
+        if not 0.0 < level < 1.0:
+            raise DataError(f"level must lie strictly between 0 and 1, not {level!r}")
+        batch = self.data.encode(frame)
+        center, scale = self.schema.center[batch.domain], self.schema.scale[batch.domain]
+        out = np.empty((4, len(batch)))
+        tail = (1.0 - level) / 2.0
+        for rows, mean, sd in predictive.components(self.model, self.draws, batch.user, batch.item, batch.domain):
+            centre = mean.mean(1)
+            variance = (sd**2).mean(1) + ((mean - centre[:, None]) ** 2).mean(1)
+            bounds = predictive.quantiles(mean, sd, (tail, 1.0 - tail))
+            out[:, rows] = centre, np.sqrt(variance), bounds[:, 0], bounds[:, 1]
+        mean, sd, lower, upper = out * scale
+        return batch.answer({"mean": mean + center, "sd": sd, "lower": lower + center, "upper": upper + center})
+
+    def log_score(self, frame: Any) -> np.ndarray:
+        """Log posterior predictive density of each row's value, float64 (row,).
+
+        Parameters
+        ----------
+        frame : DataFrame or Interactions
+            As for :meth:`predict`, with the value column.
+        """
+        return logsumexp(self.log_score_by_chain(frame), axis=0) - np.log(self.n_chains)
+
+    def log_score_by_chain(self, frame: Any) -> np.ndarray:
+        """Log predictive density of each row under each chain alone, (chain, row): their spread is sampler noise."""
+        batch = self.data.encode(frame, need_value=True)
+        value = self.schema.standardise(batch.value, batch.domain)
+        out = np.empty((self.n_chains, len(batch)))
+        for rows, mean, sd in predictive.components(self.model, self.draws, batch.user, batch.item, batch.domain):
+            density = -0.5 * ((value[rows, None] - mean) / sd) ** 2 - np.log(sd)
+            by_chain = density.reshape(len(density), self.n_chains, self.n_draws)
+            out[:, rows] = logsumexp(by_chain, axis=2).T - np.log(self.n_draws)
+        return out - 0.5 * np.log(2.0 * np.pi) - np.log(self.schema.scale[batch.domain])
+
+    def joint_log_score(self, frame: Any) -> pd.Series:
+        """Log density of each user's rows taken together, indexed by user code (-1: unknown users, taken as one)."""
+        batch = self.data.encode(frame, need_value=True)
+        value = self.schema.standardise(batch.value, batch.domain)
+        users, index = np.unique(batch.user, return_inverse=True)
+        total = np.zeros((len(users), self.n_chains * self.n_draws))
+        constant = -0.5 * np.log(2.0 * np.pi) - np.log(self.schema.scale[batch.domain])
+        for rows, mean, sd in predictive.components(self.model, self.draws, batch.user, batch.item, batch.domain):
+            density = -0.5 * ((value[rows, None] - mean) / sd) ** 2 - np.log(sd) + constant[rows, None]
+            np.add.at(total, index[rows], density)
+        return pd.Series(logsumexp(total, axis=1) - np.log(total.shape[1]), index=users)
+
+    def expected(self, user: int, items: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draws of the expected target rating of one user (code, -1 unknown) for items (codes): (draw, item)."""
+        domain = np.full(len(items), self.schema.n_domains - 1)
+        rows = predictive.compact(self.model, self.draws, np.full(len(items), user), items, domain, rng)
+        eta = self.model.likelihood.mean(self.model.score(rows.latents, rows.batch), rows.latents)
+        return eta.numpy().astype(np.float64) * self.schema.scale[-1] + self.schema.center[-1]
+
+    def draw(self, chain: int, draw: int, users: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """One draw as a state (float64), with the user axis cut down to ``users`` (codes) if given."""
+        state = {}
+        for name, array in self.draws.items():
+            value, axes = array[chain, draw].astype(np.float64), self.model.dims[name]
+            if users is not None and "user" in axes:
+                value = np.take(value, users, axis=axes.index("user"))
+            state[name] = value
+        return state
+
+    def latents(self) -> dict[str, torch.Tensor]:
+        """All draws as tensors (chain * draw, *event)."""
+        return predictive.flat(self.draws)
+
+    def log_likelihood(self) -> np.ndarray:
+        """Log density of every target row of the training data given each draw, (chain, draw, row)."""
+        self.require_data("log_likelihood")
+        data = self.data.mask(self.data.is_target)
+        codes = [torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain)]
+        value = torch.from_numpy(self.schema.standardise(data.value, data.domain)).float()
+        latents, batch = self.latents(), Batch(*codes)
+        out = []
+        for s in range(self.n_chains * self.n_draws):
+            one = {name: x[s] for name, x in latents.items()}
+            likelihood = self.model.likelihood.distribution(self.model.score(one, batch), one, batch)
+            out.append(likelihood.log_prob(value).numpy())
+        stacked = np.stack(out).reshape(self.n_chains, self.n_draws, -1)
+        return stacked - np.log(self.schema.scale[-1]).astype(np.float32)
+
+    def fold_in(self, frame: Any, seed: int = 0) -> Posterior:
+        """Take in users who were not in the fit, without refitting.
+
+        Items and hyperparameters stay as they are in each draw and the new users' latents are drawn given them and
+        the rows: a cut posterior, in which the new users teach the rest nothing.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            Rows of new users, in any fitted domain; source rows alone are enough. Rows of unknown items are left
+            out with a warning.
+        seed : int
+
+        Returns
+        -------
+        Posterior
+            Knows the old users and the new ones.
+
+        Raises
+        ------
+        DataError
+            A user who is known already; the message names the id.
+        """
+        return fold.fold_in(self, frame, seed)
+
+    def to_datatree(self, log_likelihood: bool = True) -> Any:
+        """ArviZ: groups posterior, log_likelihood (target rows), log_prior, observed_data and sample_stats.
+
+        Parameters
+        ----------
+        log_likelihood : bool
+            False leaves that group out: it has a number for each draw and target row.
+
+        Returns
+        -------
+        xarray.DataTree
+        """
+        return arviz.to_datatree(self, log_likelihood)
+
+    def diagnostics(self) -> pd.DataFrame:
+        """R-hat and effective sample sizes of identified quantities; factors rotate and are not among them.
+
+        Returns
+        -------
+        DataFrame
+            Index: quantity. Columns: mean, sd, rhat, ess_bulk, ess_tail. One chain is compared half against half.
+
+        Warns
+        -----
+        ConvergenceWarning
+            Where R-hat is above 1.05 for scales or predictions.
+        """
+        return convergence.diagnostics(self)
+
+    def save(self, path: str | Path, data: bool = True) -> Path:
+        """Write the posterior to a folder: arrays and JSON, no pickle. An existing folder is replaced at the end.
+
+        Parameters
+        ----------
+        path : str or Path
+        data : bool
+            False leaves the ratings out; what needs them (source weights, ``exclude="seen"``) then says so.
+
+        Returns
+        -------
+        Path
+        """
+        return store.save(self, path, data)

@@ -1,0 +1,177 @@
+"""Saving and loading posteriors: arrays and JSON in a folder, no pickle. Internal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bayesrec import likelihoods, models
+from bayesrec.data import Columns, Interactions, Vocabulary
+from bayesrec.data.frames import Layout
+from bayesrec.errors import DataError, LoadError
+from bayesrec.models.base import Schema
+
+if TYPE_CHECKING:
+    from bayesrec.posterior.posterior import Posterior
+
+__all__ = ["load", "save"]
+
+FORMAT = 1
+META = "bayesrec.json"
+
+
+def classes(methods: Mapping[str, type]) -> dict[str, type]:
+    """What a saved file may name: the exported models and likelihoods, and the methods given. Nothing else is built."""
+    known = {name: getattr(module, name) for module in (models, likelihoods) for name in module.__all__}
+    return known | dict(methods)
+
+
+def pack(value: Any) -> Any:
+    """A frozen value object as JSON: its class by name and its fields."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"class": type(value).__name__, "fields": {f.name: pack(getattr(value, f.name)) for f in fields(value)}}
+    return value
+
+
+def unpack(value: Any, known: Mapping[str, type]) -> Any:
+    """Build what :func:`pack` wrote; a LoadError for a class that is not registered."""
+    if not isinstance(value, dict):
+        return value
+    if value.get("class") not in known:
+        raise LoadError(f"the file names the class {value.get('class')!r}, which this version of bayesrec does not have.")
+    return known[value["class"]](**{name: unpack(part, known) for name, part in value["fields"].items()})
+
+
+def save(posterior: Posterior, path: str | Path, data: bool) -> Path:
+    """Write to a folder beside ``path`` and move it into place at the end; see :meth:`Posterior.save`."""
+    path = Path(path)
+    if path.exists() and not (path / META).exists() and (path.is_file() or any(path.iterdir())):
+        raise DataError(f"{str(path)!r} exists and is not a saved posterior; it is left alone. Choose another path.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        _write(posterior, fresh, data)
+        if path.exists():
+            path.rename(old)
+        try:
+            fresh.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:
+    data, schema = posterior.data, posterior.schema
+    rows = data if keep_data else data.mask(np.zeros(len(data), dtype=bool))
+    np.savez(folder / "draws.npz", **posterior.draws)
+    np.savez(folder / "stats.npz", **posterior.stats)
+    time = {} if rows.time is None else {"time": rows.time}
+    codes = {name: getattr(rows, name) for name in ("user", "item", "domain", "value")}
+    np.savez(folder / "ratings.npz", **codes, **time)
+    np.savez(folder / "schema.npz", item_domain=schema.item_domain.numpy(), center=schema.center, scale=schema.scale)
+    vocabularies = {}
+    for side in ("users", "items"):
+        vocabulary = getattr(data, side)
+        for k, block in enumerate(vocabulary.blocks):
+            pd.DataFrame({"id": block}).to_parquet(folder / f"{side}-{k}.parquet")
+        vocabularies[side] = {"blocks": len(vocabulary.blocks), "scopes": vocabulary.scopes}
+    meta = {
+        "format": FORMAT,
+        "model": pack(posterior.model),
+        "method": pack(posterior.method),
+        "domains": list(data.domains),
+        "shared": data.shared,
+        "columns": asdict(data.columns),
+        "layout": asdict(data.layout),
+        "vocabularies": vocabularies,
+        "n_users": schema.n_users,
+        "n_items": schema.n_items,
+        "files": {file.name: _digest(file) for file in sorted(folder.iterdir())},
+    }
+    (folder / META).write_text(json.dumps(meta, indent=1))
+
+
+def load(path: str | Path, methods: Mapping[str, type]) -> dict[str, Any]:
+    """Read a folder that :func:`save` wrote: the fields of a Posterior."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise LoadError(f"there is no folder {str(path)!r}.")
+    if not (folder / META).is_file():
+        raise LoadError(f"{str(path)!r} has no {META}: it is not a saved posterior, or its writing was interrupted.")
+    try:
+        meta = json.loads((folder / META).read_text())
+        if meta["format"] > FORMAT:
+            raise LoadError(
+                f"{str(path)!r} was written by a newer bayesrec (format {meta['format']}; this one reads up to {FORMAT}). Upgrade bayesrec."
+            )
+        for name, digest in meta["files"].items():
+            if not (folder / name).is_file():
+                raise LoadError(f"{str(path)!r} is incomplete: {name} is missing.")
+            if _digest(folder / name) != digest:
+                raise LoadError(f"{str(path)!r} is corrupt: {name} is not what was written.")
+        return _read(folder, meta, classes(methods))
+    except (KeyError, TypeError, ValueError, AttributeError, BadZipFile, OSError) as error:
+        raise LoadError(f"{str(path)!r} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _read(folder: Path, meta: dict[str, Any], known: Mapping[str, type]) -> dict[str, Any]:
+    def arrays(name: str) -> dict[str, np.ndarray]:
+        with np.load(folder / name, allow_pickle=False) as file:
+            return dict(file)
+
+    vocabularies = {}
+    for side, entry in meta["vocabularies"].items():
+        blocks = (pd.read_parquet(folder / f"{side}-{k}.parquet")["id"] for k in range(entry["blocks"]))
+        scopes = None if entry["scopes"] is None else tuple(entry["scopes"])
+        vocabularies[side] = Vocabulary(tuple(pd.Index(b).rename(None) for b in blocks), scopes)
+    ratings, schema = arrays("ratings.npz"), arrays("schema.npz")
+    layout = dict(meta["layout"], order=tuple(meta["layout"]["order"]))
+    domains = tuple(meta["domains"])
+    data = Interactions(
+        **{name: ratings[name] for name in ("user", "item", "domain", "value")},
+        time=ratings.get("time"),
+        domains=domains,
+        columns=Columns(**meta["columns"]),
+        shared=meta["shared"],
+        layout=Layout(**layout),
+        **vocabularies,
+    )
+    return {
+        "draws": arrays("draws.npz"),
+        "stats": arrays("stats.npz"),
+        "model": unpack(meta["model"], known),
+        "method": unpack(meta["method"], known),
+        "data": data,
+        "schema": Schema(
+            meta["n_users"],
+            meta["n_items"],
+            domains,
+            torch.from_numpy(schema["item_domain"]),
+            schema["center"],
+            schema["scale"],
+        ),
+    }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
