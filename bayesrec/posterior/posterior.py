@@ -119,30 +119,32 @@ class Posterior:
         frame : DataFrame or Interactions
             As for :meth:`predict`, with the value column.
         """
-        return logsumexp(self.log_score_by_chain(frame), axis=0) - np.log(self.n_chains)
+        return logsumexp(self.scores(frame)[0], axis=0) - np.log(self.n_chains)
 
-    def log_score_by_chain(self, frame: Any) -> np.ndarray:
-        """Log predictive density of each row under each chain alone, (chain, row): their spread is sampler noise."""
+    def scores(self, frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log predictive densities under each chain, and of each user's rows taken together. Internal.
+
+        Returns
+        -------
+        by_chain : ndarray, (chain, row)
+            Log density of each row under the draws of one chain: the spread over chains is sampler noise.
+        user : ndarray, (row,)
+            Position of each row's user in ``joint``; all unknown users share one position.
+        joint : ndarray, (user,)
+            Log density of all rows of a user at once.
+        """
         batch = self.data.encode(frame, need_value=True)
         value = self.schema.standardise(batch.value, batch.domain)
-        out = np.empty((self.n_chains, len(batch)))
-        for rows, mean, sd in predictive.components(self.model, self.draws, batch.user, batch.item, batch.domain):
-            density = -0.5 * ((value[rows, None] - mean) / sd) ** 2 - np.log(sd)
-            by_chain = density.reshape(len(density), self.n_chains, self.n_draws)
-            out[:, rows] = logsumexp(by_chain, axis=2).T - np.log(self.n_draws)
-        return out - 0.5 * np.log(2.0 * np.pi) - np.log(self.schema.scale[batch.domain])
-
-    def joint_log_score(self, frame: Any) -> pd.Series:
-        """Log density of each user's rows taken together, indexed by user code (-1: unknown users, taken as one)."""
-        batch = self.data.encode(frame, need_value=True)
-        value = self.schema.standardise(batch.value, batch.domain)
-        users, index = np.unique(batch.user, return_inverse=True)
-        total = np.zeros((len(users), self.n_chains * self.n_draws))
         constant = -0.5 * np.log(2.0 * np.pi) - np.log(self.schema.scale[batch.domain])
+        codes, user = np.unique(batch.user, return_inverse=True)
+        total = np.zeros((len(codes), self.n_chains * self.n_draws))
+        by_chain = np.empty((self.n_chains, len(batch)))
         for rows, mean, sd in predictive.components(self.model, self.draws, batch.user, batch.item, batch.domain):
             density = -0.5 * ((value[rows, None] - mean) / sd) ** 2 - np.log(sd) + constant[rows, None]
-            np.add.at(total, index[rows], density)
-        return pd.Series(logsumexp(total, axis=1) - np.log(total.shape[1]), index=users)
+            np.add.at(total, user[rows], density)
+            split = density.reshape(len(density), self.n_chains, self.n_draws)
+            by_chain[:, rows] = logsumexp(split, axis=2).T - np.log(self.n_draws)
+        return by_chain, user, logsumexp(total, axis=1) - np.log(total.shape[1])
 
     def expected(self, user: int, items: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws of the expected target rating of one user (code, -1 unknown) for items (codes): (draw, item)."""

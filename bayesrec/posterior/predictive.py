@@ -70,7 +70,7 @@ def compact(
             latents[name] = torch.cat([known, more.to(known.dtype)], axis)
     user_code = np.where(user >= 0, np.searchsorted(users, user), len(users))
     item_code = np.where(item >= 0, np.searchsorted(items, item), len(items) + domain)
-    batch = Batch(torch.from_numpy(user_code), torch.from_numpy(item_code), torch.from_numpy(domain))
+    batch = Batch(torch.from_numpy(user_code), torch.from_numpy(item_code), torch.from_numpy(np.array(domain)))
     return Compact(latents, batch, population, torch.from_numpy(user < 0), torch.from_numpy(item < 0))
 
 

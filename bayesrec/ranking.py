@@ -1,0 +1,148 @@
+"""recommend: from a posterior and a rule to ranked lists with intervals and source weights."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayesrec.data import Interactions
+from bayesrec.data.frames import make_frame
+from bayesrec.diagnostics import source_weight
+from bayesrec.errors import DataError, DataWarning
+from bayesrec.posterior import Posterior
+from bayesrec.rules import Rule, by_name
+
+__all__ = ["recommend"]
+
+
+def recommend(
+    posterior: Posterior,
+    users: Any,
+    n: int = 10,
+    by: str | Rule = "mean",
+    exclude: Any = "seen",
+    items: Any = None,
+    seed: int = 0,
+    *,
+    level: float = 0.9,
+) -> Any:
+    """Rank items of the target for each user. Stable.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    users : sequence of ids, or one id
+        An id that was not in the fit is ranked from the population.
+    n : int
+        Length of a list. With fewer candidates the list is shorter and a warning says so.
+    by : str or callable
+        ``"mean"``, ``"ucb"``, ``"lcb"``, ``"thompson"``, ``"prob_best"``, or a rule such as ``br.rules.ucb(2.0)``.
+    exclude : "seen", None, Interactions or DataFrame
+        Items a user must not get: the user's own target rows, nothing, or the rows given.
+    items : sequence of ids, optional
+        Candidates; by default the items with a target row in training.
+    seed : int
+        Every user has a generator of their own, derived from it and from the id: a Thompson list does not depend
+        on who else is asked for.
+    level : float
+        Of the interval.
+
+    Returns
+    -------
+    DataFrame
+        user, rank, item, score, mean, sd, lower, upper, source_weight. ``score`` is the rule's utility, from draws of
+        the expected rating; mean to upper describe a new rating. Ties break by id. The source weight is NaN if the
+        posterior was saved without its ratings.
+
+    Examples
+    --------
+    >>> import bayesrec as br
+    >>> frame, _ = br.data.synthetic.cross_domain(n_users=30, n_items=(10, 10), n_ratings=(8, 4))
+    >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+    >>> posterior = br.fit(br.models.TransferMF(rank=1), data, br.Gibbs(draws=20, warmup=20, chains=2), progress=False)
+    >>> br.recommend(posterior, [3], n=2)["rank"].tolist()
+    [1, 2]
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise DataError(f"n must be a whole number of at least 1, not {n!r}")
+    rule, data = by_name(by), posterior.data
+    ids = pd.Index(np.atleast_1d(np.asarray(users)))
+    if not len(ids):
+        raise DataError("users is empty: name at least one user id.")
+    if ids.has_duplicates:
+        raise DataError(f"user {ids[ids.duplicated()][0]!r} is named twice; name each user once.")
+    candidates = _candidates(posterior, items)
+    banned = _excluded(posterior, exclude)
+    codes = data.users.encode(ids)
+    lists, short = [], []
+    for user_id, user in zip(ids, codes, strict=True):
+        # the rows of a user who is not known by a code are found by id
+        mine = candidates[~np.isin(candidates, banned.get(user_id, ()))]
+        rng = np.random.default_rng([seed, _digest(user_id)])
+        chosen = np.empty(0, dtype=int)
+        if len(mine):
+            utility = np.asarray(rule(posterior.expected(int(user), mine, rng)[:, None, :], rng))
+            if utility.shape != (1, len(mine)):
+                raise DataError(f"the rule returned shape {utility.shape} for draws of 1 user and {len(mine)} items")
+            order = np.lexsort((mine, -utility[0]))[:n]  # codes follow the order of ids
+            chosen, score = mine[order], utility[0][order]
+            lists.append(pd.DataFrame({"u": user_id, "rank": np.arange(1, len(order) + 1), "code": chosen, "score": score}))
+        if len(chosen) < n:
+            short.append(user_id)
+    if short:
+        warnings.warn(
+            f"{len(short)} of {len(ids)} users have fewer than {n} candidates (the first: {short[0]!r}); their lists are shorter.",
+            DataWarning,
+            stacklevel=2,
+        )
+    if lists:
+        out = pd.concat(lists, ignore_index=True)
+    else:
+        out = pd.DataFrame({"u": ids[:0], "rank": np.empty(0, int), "code": np.empty(0, int), "score": np.empty(0)})
+    names = data.columns
+    cells = pd.DataFrame({names.user: out["u"], names.item: data.items.decode(out["code"])})
+    answer = posterior.predict(cells, level=level)
+    weight = source_weight(posterior, cells)["source"].to_numpy() if len(data) else np.full(len(cells), np.nan)
+    table = {names.user: cells[names.user], "rank": out["rank"], names.item: cells[names.item], "score": out["score"]}
+    table |= {name: answer[name] for name in ("mean", "sd", "lower", "upper")} | {"source_weight": weight}
+    return make_frame({name: np.asarray(column) for name, column in table.items()}, data.layout.backend)
+
+
+def _candidates(posterior: Posterior, items: Any) -> np.ndarray:
+    """Codes of the candidate items, sorted."""
+    data, last = posterior.data, posterior.schema.n_domains - 1
+    if items is None:
+        if len(data):
+            return np.unique(data.item[data.is_target])
+        return np.flatnonzero(posterior.schema.item_domain.numpy() == last)
+    ids = pd.Index(np.atleast_1d(np.asarray(items)))
+    codes = data.items.encode(ids, last)
+    if (codes < 0).any():
+        raise DataError(f"item {ids[int(np.argmax(codes < 0))]!r} was not in the fit; candidates must be items of the target.")
+    return np.unique(codes)
+
+
+def _excluded(posterior: Posterior, exclude: Any) -> dict[Any, np.ndarray]:
+    """Item codes that each user id must not get."""
+    if exclude is None:
+        return {}
+    if isinstance(exclude, str):
+        if exclude != "seen":
+            raise DataError(f"exclude must be 'seen', None, Interactions or a frame, not {exclude!r}")
+        posterior.require_data('exclude="seen"')
+        rows: Interactions | Any = posterior.data.mask(posterior.data.is_target)
+    else:
+        rows = exclude
+    batch = posterior.data.encode(rows)
+    target = batch.domain == posterior.schema.n_domains - 1
+    frame = pd.DataFrame({"u": batch.user_id[target], "item": batch.item[target]})
+    return {user: group.to_numpy() for user, group in frame.groupby("u")["item"]}
+
+
+def _digest(user_id: Any) -> int:
+    """A number that depends on the id alone."""
+    return int.from_bytes(hashlib.sha256(str(user_id).encode()).digest()[:8], "little")
