@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaln
 
 from bayesrec import kernels
 
@@ -20,7 +19,7 @@ __all__ = [
     "Table",
     "bernoulli_rate",
     "draw_rows",
-    "gamma_shape",
+    "elliptical_slice",
     "half_t_scale",
     "huang_wand_covariance",
     "normal_mean",
@@ -224,26 +223,22 @@ def bernoulli_rate(n_success, n_failure, prior, rng):
     return rng.beta(prior[0] + n_success, prior[1] + n_failure)
 
 
-def gamma_shape(shape, n, sum_log, sum_ratio, log_mean, log_sd, rng):
-    """Draw the shape ``a`` of ``n`` variables x ~ Gamma(a, rate=a * r) under a log-normal prior, by slice sampling.
+def elliptical_slice(x, mean, sd, log_likelihood, rng):
+    """One exact step of elliptical slice sampling for each entry of ``x`` (n,), independent given the rest.
 
-    ``sum_log`` is the sum of log(x r) and ``sum_ratio`` the sum of x r (Neal 2003, stepping out).
+    The prior of an entry is N(mean, sd^2); ``log_likelihood(x)`` returns one number an entry (Murray et al. 2010).
     """
-
-    def log_density(t):
-        a = np.exp(t)
-        return n * (a * t - gammaln(a)) + a * (sum_log - sum_ratio) - 0.5 * ((t - log_mean) / log_sd) ** 2
-
-    x = np.log(shape)
-    level = log_density(x) + np.log(rng.random())
-    left = x - 0.5 * rng.random()
-    right = left + 0.5
-    while log_density(left) > level:
-        left -= 0.5
-    while log_density(right) > level:
-        right += 0.5
-    while True:
-        new = left + (right - left) * rng.random()
-        if log_density(new) > level:
-            return float(np.exp(new))
-        left, right = (new, right) if new < x else (left, new)
+    nu = sd * rng.standard_normal(len(x))
+    level = log_likelihood(x) + np.log(rng.random(len(x)))
+    angle = 2.0 * np.pi * rng.random(len(x))
+    low, high = angle - 2.0 * np.pi, angle.copy()
+    centred, out = x - mean, x.copy()
+    todo = np.ones(len(x), dtype=bool)
+    while todo.any():
+        new = mean + centred * np.cos(angle) + nu * np.sin(angle)
+        accept = todo & (log_likelihood(new) > level)
+        out[accept] = new[accept]
+        todo &= ~accept
+        low, high = np.where(angle < 0.0, angle, low), np.where(angle < 0.0, high, angle)
+        angle = np.where(todo, low + (high - low) * rng.random(len(x)), angle)
+    return out

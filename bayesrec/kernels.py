@@ -86,18 +86,34 @@ def accumulate(start, stop, index, value, weight, other, precision, linear):
     ``(1, other[1:])`` and what is left to explain is ``value - other[0]``.
     """
     n = linear.shape[0]
-    for t in range(start, stop):
-        o = other[index[t]]
-        w = weight[t]
-        r = w * (value[t] - o[0])
-        precision[0, 0] += w
-        linear[0] += r
+    t = start
+    while t + 4 <= stop:  # four ratings at a time: one pass over the matrix
+        i0, i1, i2, i3 = index[t], index[t + 1], index[t + 2], index[t + 3]
+        w0, w1, w2, w3 = weight[t], weight[t + 1], weight[t + 2], weight[t + 3]
+        r0, r1 = w0 * (value[t] - other[i0, 0]), w1 * (value[t + 1] - other[i1, 0])
+        r2, r3 = w2 * (value[t + 2] - other[i2, 0]), w3 * (value[t + 3] - other[i3, 0])
+        precision[0, 0] += w0 + w1 + w2 + w3
+        linear[0] += r0 + r1 + r2 + r3
         for i in range(1, n):
-            wi = w * o[i]
-            precision[i, 0] += wi
+            a0, a1, a2, a3 = other[i0, i], other[i1, i], other[i2, i], other[i3, i]
+            linear[i] += r0 * a0 + r1 * a1 + r2 * a2 + r3 * a3
+            a0, a1, a2, a3 = w0 * a0, w1 * a1, w2 * a2, w3 * a3
+            precision[i, 0] += a0 + a1 + a2 + a3
             for j in range(1, i + 1):
-                precision[i, j] += wi * o[j]
-            linear[i] += r * o[i]
+                precision[i, j] += a0 * other[i0, j] + a1 * other[i1, j] + a2 * other[i2, j] + a3 * other[i3, j]
+        t += 4
+    while t < stop:
+        i0, w0 = index[t], weight[t]
+        r0 = w0 * (value[t] - other[i0, 0])
+        precision[0, 0] += w0
+        linear[0] += r0
+        for i in range(1, n):
+            a0 = w0 * other[i0, i]
+            linear[i] += r0 * other[i0, i]
+            precision[i, 0] += a0
+            for j in range(1, i + 1):
+                precision[i, j] += a0 * other[i0, j]
+        t += 1
 
 
 @njit(**_OPTIONS)
@@ -217,34 +233,41 @@ def _sandwich(w, s, out):
 
 
 @njit(**_OPTIONS)
-def _evidence(cov, mean, gram, linear, chol, a, b):
-    """Log marginal likelihood (up to a constant) of target rows under theta ~ N(mean, cov).
+def _evidence(inverse, log_det_cov, mean, gram, linear, a, b):
+    """Log marginal likelihood (up to a constant) of target rows under theta ~ N(mean, cov), given cov's inverse.
 
     Leaves in ``a`` the Cholesky factor of the posterior precision and in ``b`` the posterior's L^-1 linear term.
     """
     n = mean.shape[0]
-    chol[:, :] = cov
-    if not cholesky(chol):
-        return np.nan
-    invert(chol, a)
     quad = 0.0
     for i in range(n):
         t = 0.0
         for j in range(n):
-            t += a[i, j] * mean[j]
-        b[i] = t
+            t += inverse[i, j] * mean[j]
+        b[i] = t + linear[i]
         quad += t * mean[i]
-    ld = log_det(chol)
-    for i in range(n):
-        b[i] += linear[i]
-        for j in range(n):
-            a[i, j] += gram[i, j]
+        for j in range(i + 1):
+            a[i, j] = inverse[i, j] + gram[i, j]
     if not cholesky(a):
         return np.nan
     solve_lower(a, b)
     for i in range(n):
         quad -= b[i] * b[i]
-    return -0.5 * (quad + ld + log_det(a))
+    return -0.5 * (quad + log_det_cov + log_det(a))
+
+
+@njit(**_OPTIONS)
+def _invert_sum(base, own, pop, use, skip, chol, inverse):
+    """inverse <- (base + sum of own[j] where used, pop[j] where not)^-1; returns the log determinant of the sum."""
+    chol[:, :] = base
+    for j in range(own.shape[0]):
+        if j < skip:
+            continue
+        chol += own[j] if use[j] else pop[j]
+    if not cholesky(chol):
+        return np.nan
+    invert(chol, inverse)
+    return log_det(chol)
 
 
 @njit(**_OPTIONS)
@@ -283,7 +306,18 @@ def transfer_rows(
     b = np.empty(n)
     cov = np.empty((n, n))
     mean = np.empty(n)
+    inverse = np.empty((n, n))
     evidence = np.empty(2)
+    use = np.zeros(n_sources, dtype=np.bool_)
+    # the population's prior, and the last source's step, are the same for every user
+    off_inverse = np.empty((n, n))
+    off_log_det = _invert_sum(user_cov, pop, pop, use, 0, chol, off_inverse)
+    last_inverse = np.empty((n, n))
+    last_log_det = _invert_sum(user_cov, pop, pop, use, n_sources, chol, last_inverse)
+    last_gram = np.empty((n, n))
+    _sandwich(maps[n_sources - 1].T.copy(), last_inverse, last_gram)
+    if np.isnan(off_log_det) or np.isnan(last_log_det):
+        return n_users
     for u in range(n_users):
         # what each source says of its own factors
         for k in range(n_sources):
@@ -306,52 +340,46 @@ def transfer_rows(
                     for j in range(n):
                         t += maps[k, i, j] * own_mean[k, j]
                     shift[k, i] = t
-            else:
-                own[k] = pop[k]
-                shift[k] = 0.0
         # what the target rows say
         start = indptr[u * n_domains + n_sources]
         stop = indptr[u * n_domains + n_sources + 1]
         gram[:, :] = 0.0
         linear[:] = 0.0
         accumulate(start, stop, index, value, weight, item, gram, linear)
-        for i in range(n):
-            for j in range(i):
-                gram[j, i] = gram[i, j]
-        # gates, theta and all phi integrated out
-        for k in range(n_sources):
-            has_source = indptr[u * n_domains + k + 1] > indptr[u * n_domains + k]
-            log_odds[k, u] = np.nan
-            if not gated:
+        # gates, with theta and all phi integrated out; then theta, with all phi integrated out
+        for k in range(n_sources + 1):
+            choose = k < n_sources and gated
+            if k < n_sources and not gated:
                 gate[k, u] = True
+                log_odds[k, u] = np.nan
                 continue
-            odds = np.log1p(-off[k]) - np.log(off[k])
-            if stop > start and has_source:
-                for choice in range(2):
-                    cov[:, :] = user_cov
+            odds = 0.0
+            has_source = choose and indptr[u * n_domains + k + 1] > indptr[u * n_domains + k]
+            if choose:
+                odds = np.log1p(-off[k]) - np.log(off[k])
+                log_odds[k, u] = np.nan
+            if not choose or (has_source and stop > start):
+                for choice in range(2 if choose else 1):
+                    any_on = False
                     mean[:] = user_mean
                     for j in range(n_sources):
-                        use = gate[j, u] if j != k else choice == 1
-                        if use:
-                            cov += own[j]
+                        on = gate[j, u] if j != k else choice == 1
+                        use[j] = on and indptr[u * n_domains + j + 1] > indptr[u * n_domains + j]
+                        if use[j]:
+                            any_on = True
                             mean += shift[j]
-                        else:
-                            cov += pop[j]
-                    evidence[choice] = _evidence(cov, mean, gram, linear, chol, a, b)
-                odds += evidence[1] - evidence[0]
-            if has_source:
-                log_odds[k, u] = odds
-            gate[k, u] = uniforms[k, u] < 1.0 / (1.0 + np.exp(-odds))
-        # theta, all phi integrated out
-        cov[:, :] = user_cov
-        mean[:] = user_mean
-        for j in range(n_sources):
-            if gate[j, u]:
-                cov += own[j]
-                mean += shift[j]
-            else:
-                cov += pop[j]
-        if np.isnan(_evidence(cov, mean, gram, linear, chol, a, b)):
+                    if any_on:
+                        ld = _invert_sum(user_cov, own, pop, use, 0, chol, inverse)
+                        evidence[choice] = _evidence(inverse, ld, mean, gram, linear, a, b)
+                    else:
+                        evidence[choice] = _evidence(off_inverse, off_log_det, mean, gram, linear, a, b)
+                if choose:
+                    odds += evidence[1] - evidence[0]
+            if choose:
+                if has_source:
+                    log_odds[k, u] = odds
+                gate[k, u] = uniforms[k, u] < 1.0 / (1.0 + np.exp(-odds))
+        if np.isnan(evidence[0]):
             bad += 1
         for i in range(n):
             b[i] += normals[0, u, i]
@@ -360,33 +388,31 @@ def transfer_rows(
         # phi, one source after another, given theta
         rest = b - mean
         for k in range(n_sources):
-            cov[:, :] = user_cov
-            for j in range(k + 1, n_sources):
-                if gate[j, u]:
-                    cov += own[j]
-                else:
-                    cov += pop[j]
-            chol[:, :] = cov
-            if not cholesky(chol):
-                bad += 1
-            # posterior of delta = phi_used - its mean: precision P + W' E^-1 W, linear W' E^-1 rest
-            for i in range(n):
-                linear[i] = rest[i]
-            solve_lower(chol, linear)
-            solve_upper(chol, linear)
-            invert(chol, a)
             on = gate[k, u]
+            # deviation of phi from its mean: precision P + W' E^-1 W, linear term W' E^-1 rest
+            if k == n_sources - 1:
+                inverse[:, :] = last_inverse
+                cov[:, :] = last_gram
+            else:
+                for j in range(n_sources):
+                    use[j] = gate[j, u] and indptr[u * n_domains + j + 1] > indptr[u * n_domains + j]
+                if np.isnan(_invert_sum(user_cov, own, pop, use, k + 1, chol, inverse)):
+                    bad += 1
+                _sandwich(maps[k].T.copy(), inverse, cov)
+            for i in range(n):
+                t = 0.0
+                for j in range(n):
+                    t += inverse[i, j] * rest[j]
+                linear[i] = t
             for i in range(n):
                 t = 0.0
                 for j in range(n):
                     t += maps[k, j, i] * linear[j]
                 b[i] = t
-            _sandwich(maps[k].T.copy(), a, cov)
-            for i in range(n):
-                for j in range(n):
+                for j in range(i + 1):
                     if on:
                         t = 0.0
-                        for l in range(min(i, j) + 1):
+                        for l in range(j + 1):
                             t += own_chol[k, i, l] * own_chol[k, j, l]
                         cov[i, j] += t
                     elif i == j:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,8 @@ __all__ = ["Gaussian", "Likelihood"]
 Latents = dict[str, Any]
 
 NOISE_SCALE = 1.0  # half-t scale of the noise sd, in sd units
-SHAPE_PRIOR = (math.log(4.0), 1.0)  # log-normal of both shapes
+LEVEL_SCALE = 0.5  # half-t scale of the spread of users' log precisions, between users and between a user's domains
+BOUND = 3.0  # log precisions are bent into (-BOUND, BOUND): no user's noise is below .22 or above 4.5 times the domain's
 
 
 class Likelihood(ABC):
@@ -84,11 +84,12 @@ class Likelihood(ABC):
 class Gaussian(Likelihood):
     """Normal ratings with a noise level for each domain and, inside it, for each user. Stable.
 
-    ``y = eta + noise[d] / sqrt(user_precision[d, u]) * e`` with ``e ~ N(0, 1)``. Some people use two points of a
-    scale and some all of it; with one noise for everybody the factors of a factorisation bend to explain that, and
-    predict worse. ``user_precision[d, u] ~ Gamma(within, within * consistency[u])`` and
-    ``consistency[u] ~ Gamma(between, between)``: what a user's source rows say of their noise carries over to the
-    target as far as the two shapes, which are learned, allow.
+    ``y = eta + noise[d] / sqrt(w[d, u]) * e``, ``e ~ N(0, 1)``. Some people use two points of a scale and some all of
+    it; with one noise for everybody the factors of a factorisation bend to explain that, and predict worse.
+    ``log w = B tanh(x / B)`` with ``x = user_log_precision[d, u] ~ N(user_level[u], level_within)`` and
+    ``user_level[u] ~ N(0, level_between)``: what a user's source rows say of their noise carries over to the target
+    as far as the two spreads, which are learned, allow. The bend keeps a user whose ratings are all alike from
+    driving the noise to zero.
 
     Parameters
     ----------
@@ -110,10 +111,10 @@ class Gaussian(Likelihood):
             return {"noise": ("domain",)}
         return {
             "noise": ("domain",),
-            "shape_within": (),
-            "shape_between": (),
-            "consistency": ("user",),
-            "user_precision": ("domain", "user"),
+            "level_between": (),
+            "level_within": (),
+            "user_level": ("user",),
+            "user_log_precision": ("domain", "user"),
         }
 
     def check(self, value: np.ndarray, domain: Any) -> None:
@@ -127,19 +128,18 @@ class Gaussian(Likelihood):
             )
 
     def prior(self, schema: Any) -> Latents:
-        """Sample noise, shapes and, per user, consistency and precision."""
+        """Sample noise, spreads and, per user, level and log precisions."""
         n_domains = schema.n_domains
         out = {"noise": pyro.sample("noise", half_t(NOISE_SCALE, shape=(n_domains,)))}
         if not self.user_noise:
             return out
-        within = out["shape_within"] = pyro.sample("shape_within", dist.LogNormal(*map(torch.tensor, SHAPE_PRIOR)))
-        between = out["shape_between"] = pyro.sample("shape_between", dist.LogNormal(*map(torch.tensor, SHAPE_PRIOR)))
-        b = between.unsqueeze(-1).expand(between.shape + (schema.n_users,))
-        level = out["consistency"] = pyro.sample("consistency", dist.Gamma(b, b).to_event(1))
-        shape = torch.broadcast_shapes(level.unsqueeze(-2).shape, (n_domains, schema.n_users))
-        w = within.unsqueeze(-1).unsqueeze(-1).expand(shape)
-        rate = w * level.unsqueeze(-2)
-        out["user_precision"] = pyro.sample("user_precision", dist.Gamma(w, rate).to_event(2))
+        between = out["level_between"] = pyro.sample("level_between", half_t(LEVEL_SCALE))
+        within = out["level_within"] = pyro.sample("level_within", half_t(LEVEL_SCALE))
+        sd = between.unsqueeze(-1).expand(between.shape + (schema.n_users,))
+        level = out["user_level"] = pyro.sample("user_level", dist.Normal(torch.zeros_like(sd), sd).to_event(1))
+        loc = level.unsqueeze(-2).expand(level.shape[:-1] + (n_domains, schema.n_users))
+        x = dist.Normal(loc, within.unsqueeze(-1).unsqueeze(-1)).to_event(2)
+        out["user_log_precision"] = pyro.sample("user_log_precision", x)
         return out
 
     def scale(self, latents: Latents, batch: Any) -> Tensor:
@@ -147,7 +147,8 @@ class Gaussian(Likelihood):
         noise = latents["noise"][..., batch.domain]
         if not self.user_noise:
             return noise
-        return noise * latents["user_precision"][..., batch.domain, batch.user].rsqrt()
+        x = latents["user_log_precision"][..., batch.domain, batch.user]
+        return noise * torch.exp(-0.5 * BOUND * torch.tanh(x / BOUND))
 
     def distribution(self, eta: Tensor, latents: Latents, batch: Any) -> dist.TorchDistribution:
         """Return ``Normal(eta, scale)`` over the rows of the batch."""
@@ -162,85 +163,88 @@ class Gaussian(Likelihood):
         return eta, (variance + self.scale(latents, batch).square()).sqrt()
 
     def unknown_user(self, latents: Latents) -> Latents:
-        """Spread the prior of a new user's precision over the draws: quantiles in a fixed low-discrepancy order."""
+        """Spread the prior of a new user's level over the draws: quantiles in a fixed low-discrepancy order."""
         if not self.user_noise:
             return {}
-        from scipy.special import gammaincinv
-
-        within = latents["shape_within"].numpy().astype(float)
-        between = latents["shape_between"].numpy().astype(float)
-        n_domains = latents["noise"].shape[-1]
-        step = np.arange(1, within.size + 1).reshape(within.shape)
-        level = gammaincinv(between, (step * 0.7548776662466927) % 1.0) / between
-        precision = gammaincinv(within, (step * 0.5698402909980532) % 1.0) / (within * level)
-        return {
-            "consistency": torch.from_numpy(level),
-            "user_precision": torch.from_numpy(np.repeat(precision[..., None], n_domains, axis=-1)),
-        }
+        between, within = latents["level_between"], latents["level_within"]
+        step = torch.arange(1, between.numel() + 1, dtype=torch.float64).reshape(between.shape)
+        normals = (torch.special.ndtri((step * r) % 1.0) for r in (0.7548776662466927, 0.5698402909980532))
+        level, shift = (z.to(between.dtype) * sd for z, sd in zip(normals, (between, within), strict=True))
+        x = (level + shift).unsqueeze(-1).expand(level.shape + latents["noise"].shape[-1:])
+        return {"user_level": level, "user_log_precision": x}
 
     def working(self, state: State, table: Table, by: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ratings themselves and ``user_precision / noise^2``."""
+        """Return the ratings themselves and ``w / noise^2``."""
         if by == "user":
             value, user, domain = table.user_value, table.user_of, table.user_domain
         else:
             value, user, domain = table.item_value, table.item_user, table.item_domain[table.item_of]
-        base = 1.0 / state["noise"] ** 2
-        if not self.user_noise:
-            return value, base[domain]
-        return value, (state["user_precision"] * base[:, None])[domain, user]
+        return value, self._precision(state, table.n_users)[domain, user]
+
+    def _precision(self, state: State, n_users: int) -> np.ndarray:
+        """Noise precision of each user in each domain, (domain, user)."""
+        base = 1.0 / state["noise"][:, None] ** 2
+        return base * _bent(state["user_log_precision"]) if self.user_noise else np.repeat(base, n_users, axis=1)
 
     def start(self, table: Table, rng: np.random.Generator) -> State:
         """Start at a noise of .8 sd for everybody."""
         state: State = {"noise": np.full(table.n_domains, 0.8)}
         if self.user_noise:
-            state |= {"shape_within": 4.0, "shape_between": 4.0, "consistency": np.ones(table.n_users)}
-            state["user_precision"] = np.ones((table.n_domains, table.n_users))
+            state |= {"level_between": 0.5, "level_within": 0.5, "user_level": np.zeros(table.n_users)}
+            state["user_log_precision"] = np.zeros((table.n_domains, table.n_users))
         return state
 
     def blocks(self, table: Table, errors: Any) -> list[Block]:
-        """Noise of the domains; precision and consistency of the users; their shapes."""
+        """Log precisions and levels of the users; noise of the domains; the spreads."""
         n_rows = table.count.sum(1)
         seen = table.count > 0
         per_user = seen.sum(0)
         active = per_user > 0
 
+        def user_noise(state: State, rng: np.random.Generator) -> State:
+            squares = (errors(state) / state["noise"][:, None] ** 2)[seen]
+            count, within, between = table.count[seen], state["level_within"], state["level_between"]
+
+            def log_likelihood(x: np.ndarray) -> np.ndarray:
+                bent = BOUND * np.tanh(x / BOUND)
+                return 0.5 * (count * bent - squares * np.exp(bent))
+
+            x, level = state["user_log_precision"].copy(), state["user_level"]
+            loc = np.broadcast_to(level, seen.shape)
+            x[seen] = conjugate.elliptical_slice(x[seen], loc[seen], within, log_likelihood, rng)
+            # A domain in which the user has no rating is a leaf: it informs nothing and is drawn after the level.
+            precision = 1.0 / between**2 + per_user / within**2
+            mean = np.where(seen, x, 0.0).sum(0) / within**2 / precision
+            level = mean + rng.standard_normal(len(mean)) / np.sqrt(precision)
+            leaf = level + within * rng.standard_normal(seen.shape)
+            return {"user_level": level, "user_log_precision": np.where(seen, x, leaf)}
+
         def noise(state: State, rng: np.random.Generator) -> State:
             squares = errors(state)
             if self.user_noise:
-                squares = squares * state["user_precision"]
-            total = squares.sum(1)
-            return {"noise": conjugate.half_t_scale(state["noise"], total, n_rows, NOISE_SCALE, rng)}
+                squares = squares * _bent(state["user_log_precision"])
+            return {"noise": conjugate.half_t_scale(state["noise"], squares.sum(1), n_rows, NOISE_SCALE, rng)}
 
-        def user_precision(state: State, rng: np.random.Generator) -> State:
-            squares = errors(state) / state["noise"][:, None] ** 2
-            within, between, level = state["shape_within"], state["shape_between"], state["consistency"]
-            precision = rng.gamma(within + table.count / 2.0) / (within * level + squares / 2.0)
-            # A domain in which the user has no rating is a leaf: it informs nothing and is drawn after consistency.
-            level = rng.gamma(between + within * per_user) / (between + within * np.where(seen, precision, 0.0).sum(0))
-            leaf = rng.gamma(within, size=seen.shape) / (within * level)
-            return {"consistency": level, "user_precision": np.where(seen, precision, leaf)}
-
-        def shapes(state: State, rng: np.random.Generator) -> State:
-            level, precision = state["consistency"], state["user_precision"]
-            ratio = (precision * level)[seen]
-            within = conjugate.gamma_shape(
-                state["shape_within"], ratio.size, np.log(ratio).sum(), ratio.sum(), *SHAPE_PRIOR, rng
-            )
-            level = level[active]
-            between = conjugate.gamma_shape(
-                state["shape_between"], level.size, np.log(level).sum(), level.sum(), *SHAPE_PRIOR, rng
-            )
-            return {"shape_within": within, "shape_between": between}
+        def spreads(state: State, rng: np.random.Generator) -> State:
+            level = state["user_level"]
+            shift = (state["user_log_precision"] - level)[seen]
+            within = conjugate.half_t_scale(state["level_within"], (shift**2).sum(), shift.size, LEVEL_SCALE, rng)
+            squares = (level[active] ** 2).sum()
+            between = conjugate.half_t_scale(state["level_between"], squares, active.sum(), LEVEL_SCALE, rng)
+            return {"level_within": within, "level_between": between}
 
         out = [Block("noise", ("noise",), noise)]
         if self.user_noise:
-            out.insert(0, Block("user_noise", ("consistency", "user_precision"), user_precision, local=True))
-            out.append(Block("noise_shapes", ("shape_within", "shape_between"), shapes))
+            out.insert(0, Block("user_noise", ("user_level", "user_log_precision"), user_noise, local=True))
+            out.append(Block("noise_spreads", ("level_within", "level_between"), spreads))
         return out
 
     def log_density(self, state: State, table: Table, errors: np.ndarray) -> float:
         """Log density of all ratings of the table, in sd units."""
-        precision = np.repeat(1.0 / state["noise"][:, None] ** 2, table.n_users, axis=1)
-        if self.user_noise:
-            precision = precision * state["user_precision"]
+        precision = self._precision(state, table.n_users)
         return float(0.5 * (table.count * np.log(precision / (2.0 * np.pi)) - precision * errors).sum())
+
+
+def _bent(x: np.ndarray) -> np.ndarray:
+    """Precision multiplier of a log precision: between exp(-BOUND) and exp(BOUND)."""
+    return np.exp(BOUND * np.tanh(x / BOUND))

@@ -117,8 +117,8 @@ class TransferReport:
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """Held-out scores of both arms for one set of rows. ``user`` are positions in ``ids``."""
+class HeldOut:
+    """Held-out log densities (chain, row) of both arms; ``user`` (row,) are positions in ``ids``. Internal."""
 
     ids: pd.Index
     user: np.ndarray
@@ -165,8 +165,8 @@ def negative_transfer(
     >>> br.negative_transfer(*fits, test).verdict
     'undetermined'
     """
-    scores = _scores(with_transfer, without_transfer, test)
-    return _report([scores], with_transfer.data, _labels(with_transfer.model, without_transfer.model), min_effect, seed)
+    scores = held_out(with_transfer, without_transfer, test)
+    return report([scores], with_transfer.data, _labels(with_transfer.model, without_transfer.model), min_effect, seed)
 
 
 def assess_transfer(
@@ -211,8 +211,8 @@ def assess_transfer(
     for train, test in split.kfold_users(data, folds=folds, n_support=n_support, seed=seed):
         arm = fit(model, train, method, seed=seed, progress=progress)
         bare = fit_unchecked(baseline, train.without_sources(), method, seed, progress)
-        parts.append(_scores(arm, bare, test))
-    return _report(parts, data, _labels(model, baseline), min_effect, seed)
+        parts.append(held_out(arm, bare, test))
+    return report(parts, data, _labels(model, baseline), min_effect, seed)
 
 
 def _labels(model: Model, baseline: Model) -> tuple[str, str]:
@@ -220,7 +220,7 @@ def _labels(model: Model, baseline: Model) -> tuple[str, str]:
     return name, f"{other} without the source" if name == other else other
 
 
-def _scores(arm: Posterior, bare: Posterior, test: Any) -> _Scores:
+def held_out(arm: Posterior, bare: Posterior, test: Any) -> HeldOut:
     batch = arm.data.encode(test, need_value=True)
     if not len(batch):
         raise DataError("test has no rows: nothing to judge.")
@@ -237,11 +237,11 @@ def _scores(arm: Posterior, bare: Posterior, test: Any) -> _Scores:
     without_chains, bare_index, bare_joint = bare.scores(test)
     joint = np.zeros(len(codes))
     joint[user] = with_joint[index] - bare_joint[bare_index]
-    return _Scores(ids, user, n_own, with_chains, without_chains, joint)
+    return HeldOut(ids, user, n_own, with_chains, without_chains, joint)
 
 
-def _report(
-    parts: list[_Scores], data: Interactions, labels: tuple[str, str], min_effect: float, seed: int
+def report(
+    parts: list[HeldOut], data: Interactions, labels: tuple[str, str], min_effect: float, seed: int
 ) -> TransferReport:
     frames = []
     for part in parts:
@@ -287,7 +287,7 @@ def _report(
 
 
 def _judge(
-    frames: list[pd.DataFrame], parts: list[_Scores], chosen: list[np.ndarray], min_effect: float, seed: int
+    frames: list[pd.DataFrame], parts: list[HeldOut], chosen: list[np.ndarray], min_effect: float, seed: int
 ) -> Judgement:
     """Judge the chosen users of each part."""
     delta = np.concatenate([f["delta"].to_numpy()[c] for f, c in zip(frames, chosen, strict=True)])
@@ -338,7 +338,7 @@ def _classify(delta: np.ndarray, sampler: float, seed: int) -> tuple[str, float]
     return ("positive" if probability < 1.0 - CONFIDENCE else "undetermined"), probability
 
 
-def _sampler_variance(part: _Scores, chosen: np.ndarray) -> float:
+def _sampler_variance(part: HeldOut, chosen: np.ndarray) -> float:
     """Variance of the summed difference that comes from the chains: Var over chains / chains, both arms."""
     rows = chosen[part.user]
     out = 0.0
