@@ -84,7 +84,9 @@ def item_user_bias(train: Interactions) -> BiasBaseline:
             value = source.value[here] - source.value[here].mean()
             item, _, _ = _shrunk(value, source.item[here], train.n_items)
             # in the target's units
-            deviation[here] = (value - item[source.item[here]]) * rows.value.std() / max(source.value[here].std(), 1e-12)
+            deviation[here] = (
+                (value - item[source.item[here]]) * rows.value.std() / max(source.value[here].std(), 1e-12)
+            )
     level, _, _ = _shrunk(deviation, source.user, train.n_users)
     residual = rows.value - base.predict(rows.user, rows.item)
     x = level[rows.user]

@@ -96,7 +96,9 @@ class Table:
 
 def _whole(failures: int, block: str) -> None:
     if failures:
-        raise FloatingPointError(f"{failures} rows of block {block!r} had a precision matrix that is not positive definite.")
+        raise FloatingPointError(
+            f"{failures} rows of block {block!r} had a precision matrix that is not positive definite."
+        )
 
 
 def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, block="rows"):
@@ -132,7 +134,7 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
     Returns
     -------
     dict
-        ``user`` (user, R), ``source_user`` and ``phi_used`` (source, user, R), ``on`` bool (source, user).
+        ``user_vector`` (user, R), ``source_vector`` and ``phi_used`` (source, user, R), ``on`` bool (source, user).
     """
     n_sources, size = maps.shape[0], maps.shape[1]
     shape = (n_sources, table.n_users, size)
@@ -145,7 +147,7 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
         theta, phi, used, on, log_odds,
     )  # fmt: skip
     _whole(bad, "users")
-    return {"user": theta, "source_user": phi, "phi_used": used, "on": on}
+    return {"user_vector": theta, "source_vector": phi, "phi_used": used, "on": on}
 
 
 def row_grams(indptr, index, value, weight, other):

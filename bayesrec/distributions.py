@@ -50,7 +50,9 @@ class HuangWand(TorchDistribution):
 
     def expand(self, batch_shape, _instance=None) -> HuangWand:
         """The same distribution over a larger batch."""
-        return HuangWand(self.scale.expand(torch.Size(batch_shape) + self.event_shape[:1]), self.dof, validate_args=False)
+        return HuangWand(
+            self.scale.expand(torch.Size(batch_shape) + self.event_shape[:1]), self.dof, validate_args=False
+        )
 
     def sample(self, sample_shape=torch.Size()) -> Tensor:
         """Draw covariance matrices, (sample, batch, R, R)."""
@@ -59,7 +61,9 @@ class HuangWand(TorchDistribution):
         root = torch.diag_embed((2.0 * self.dof * mixing).rsqrt())
         dof = self.dof + size - 1.0
         lower = torch.randn(scale.shape + (size,)).tril(-1)
-        chi2 = 2.0 * torch.distributions.Gamma((dof - torch.arange(size, dtype=scale.dtype)) / 2.0, 1.0).sample(scale.shape[:-1])
+        chi2 = 2.0 * torch.distributions.Gamma((dof - torch.arange(size, dtype=scale.dtype)) / 2.0, 1.0).sample(
+            scale.shape[:-1]
+        )
         lower = lower + torch.diag_embed(chi2.sqrt())
         inverse = torch.linalg.solve_triangular(root @ lower, torch.eye(size).expand(lower.shape), upper=False)
         return inverse.mT @ inverse

@@ -178,6 +178,13 @@ def _mixture_cdf(x, mean, sd):
 
 
 @njit(**_OPTIONS)
+def mixture_cdf(mean, sd, value, out):
+    """Distribution functions of equal-weight normal mixtures (row, draw) at ``value`` (row,)."""
+    for r in range(mean.shape[0]):
+        out[r] = _mixture_cdf(value[r], mean[r], sd[r])[0]
+
+
+@njit(**_OPTIONS)
 def mixture_quantiles(mean, sd, probability, out):
     """Quantiles of equal-weight normal mixtures: mean, sd (row, draw), probability (q,), out (row, q).
 

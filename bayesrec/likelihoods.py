@@ -24,7 +24,9 @@ Latents = dict[str, Any]
 
 NOISE_SCALE = 1.0  # half-t scale of the noise sd, in sd units
 LEVEL_SCALE = 0.5  # half-t scale of the spread of users' log precisions, between users and between a user's domains
-BOUND = 3.0  # log precisions are bent into (-BOUND, BOUND): no user's noise is below .22 or above 4.5 times the domain's
+BOUND = (
+    3.0  # log precisions are bent into (-BOUND, BOUND): no user's noise is below .22 or above 4.5 times the domain's
+)
 
 
 class Likelihood(ABC):
@@ -120,7 +122,9 @@ class Gaussian(Likelihood):
     def check(self, value: np.ndarray, domain: Any) -> None:
         """Refuse a domain with one rating or with one value throughout."""
         if len(value) < 2:
-            raise DataError(f"domain {domain!r} has {len(value)} rating(s); a Gaussian needs at least two to learn a noise level")
+            raise DataError(
+                f"domain {domain!r} has {len(value)} rating(s); a Gaussian needs at least two to learn a noise level"
+            )
         if np.ptp(value) == 0:
             raise DataError(
                 f"all {len(value)} ratings of domain {domain!r} are {value[0]:g}; a Gaussian on constant values learns nothing. "

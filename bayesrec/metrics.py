@@ -55,7 +55,9 @@ def clustered_mean(values: np.ndarray, cluster: np.ndarray) -> tuple[float, floa
     return float(mean), float(np.sqrt(factor * (sums**2).sum()) / n)
 
 
-def rmse_difference(value: np.ndarray, mean_a: np.ndarray, mean_b: np.ndarray, cluster: np.ndarray) -> tuple[float, float]:
+def rmse_difference(
+    value: np.ndarray, mean_a: np.ndarray, mean_b: np.ndarray, cluster: np.ndarray
+) -> tuple[float, float]:
     """RMSE of ``a`` minus RMSE of ``b`` on the same rows, and its clustered standard error (delta method)."""
     a, b = (np.asarray(value) - mean_a) ** 2, (np.asarray(value) - mean_b) ** 2
     root_a, root_b = np.sqrt(a.mean()), np.sqrt(b.mean())

@@ -90,7 +90,9 @@ def recommend(
                 raise DataError(f"the rule returned shape {utility.shape} for draws of 1 user and {len(mine)} items")
             order = np.lexsort((mine, -utility[0]))[:n]  # codes follow the order of ids
             chosen, score = mine[order], utility[0][order]
-            lists.append(pd.DataFrame({"u": user_id, "rank": np.arange(1, len(order) + 1), "code": chosen, "score": score}))
+            lists.append(
+                pd.DataFrame({"u": user_id, "rank": np.arange(1, len(order) + 1), "code": chosen, "score": score})
+            )
         if len(chosen) < n:
             short.append(user_id)
     if short:
@@ -122,7 +124,9 @@ def _candidates(posterior: Posterior, items: Any) -> np.ndarray:
     ids = pd.Index(np.atleast_1d(np.asarray(items)))
     codes = data.items.encode(ids, last)
     if (codes < 0).any():
-        raise DataError(f"item {ids[int(np.argmax(codes < 0))]!r} was not in the fit; candidates must be items of the target.")
+        raise DataError(
+            f"item {ids[int(np.argmax(codes < 0))]!r} was not in the fit; candidates must be items of the target."
+        )
     return np.unique(codes)
 
 

@@ -38,8 +38,9 @@ def douban() -> br.Interactions:
     """Books (source) and music (target) of Douban, shared users."""
     names = ["user", "item", "rating"]
     frames = {
-        domain: pd.read_csv(data_folder() / f"douban/{domain}_ratings.dat", sep="\t", header=None, usecols=[0, 1, 2], names=names)
-        .drop_duplicates(["user", "item"])
+        domain: pd.read_csv(
+            data_folder() / f"douban/{domain}_ratings.dat", sep="\t", header=None, usecols=[0, 1, 2], names=names
+        ).drop_duplicates(["user", "item"])
         for domain in ("book", "music")
     }
     return br.Interactions.from_frames(frames, target="music")
@@ -99,7 +100,9 @@ def log_score(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.logaddexp.reduce(arrays["scores"], axis=0) - np.log(len(arrays["scores"]))
 
 
-def measure(arrays: dict[str, np.ndarray], test: br.Interactions, against: dict[str, np.ndarray] | None = None) -> dict[str, float]:
+def measure(
+    arrays: dict[str, np.ndarray], test: br.Interactions, against: dict[str, np.ndarray] | None = None
+) -> dict[str, float]:
     """RMSE, NLPD, CRPS, coverage and squared standardised residuals, in thirds of the sd too, with clustered errors."""
     y, user = test.value, test.user
     z2 = ((y - arrays["mean"]) / arrays["sd"]) ** 2
@@ -131,7 +134,9 @@ def show(title: str, frame: pd.DataFrame, file: str) -> None:
         print(frame.round(4).to_string())
 
 
-def judge(arm: dict[str, np.ndarray], bare: dict[str, np.ndarray], test: br.Interactions, train: br.Interactions) -> br.TransferReport:
+def judge(
+    arm: dict[str, np.ndarray], bare: dict[str, np.ndarray], test: br.Interactions, train: br.Interactions
+) -> br.TransferReport:
     """The verdict of ``negative_transfer`` from cached scores."""
     from bayesrec.diagnostics.verdict import HeldOut, report
 

@@ -63,7 +63,15 @@ def main() -> None:
             for name, (arm, bare) in gaps.items():
                 r = judge(arms[arm], arms[bare], test, train)
                 verdicts.append(
-                    {"pair": pair, "seed": seed, "arm": name, "verdict": r.verdict, "P(negative)": r.probability, "delta": r.delta, "se": r.se}
+                    {
+                        "pair": pair,
+                        "seed": seed,
+                        "arm": name,
+                        "verdict": r.verdict,
+                        "P(negative)": r.probability,
+                        "delta": r.delta,
+                        "se": r.se,
+                    }
                 )
     table, verdict = pd.DataFrame(rows), pd.DataFrame(verdicts)
     table["rmse_change"] = table["rmse_diff"] / (table["rmse"] - table["rmse_diff"])
@@ -73,7 +81,11 @@ def main() -> None:
     mean["worst_change"] = grouped["rmse_change"].max()
     mean["change_se"] = grouped["rmse_change"].sem()
     show("Cold users, mean over seeds; rmse_change is against PMF", mean, "placebo_means")
-    show("Every seed", table.set_index(["pair", "seed", "model"])[[*columns, "z2_third1", "z2_third2", "z2_third3"]], "placebo_seeds")
+    show(
+        "Every seed",
+        table.set_index(["pair", "seed", "model"])[[*columns, "z2_third1", "z2_third2", "z2_third3"]],
+        "placebo_seeds",
+    )
     counts = verdict.groupby(["pair", "arm", "verdict"], sort=False).size().unstack(fill_value=0)
     show("Verdicts, number of seeds", counts, "placebo_verdicts")
     show("Verdicts, every seed", verdict.set_index(["pair", "arm", "seed"]).sort_index(), "placebo_verdicts_seeds")

@@ -72,7 +72,7 @@ def source_weight(posterior: Posterior, frame: Any, draws: int = 100) -> Any:
     total = np.zeros((3, len(item)))
     count = 0
     for state, table, informants in _informants(posterior, users[users >= 0], draws):
-        vectors = np.concatenate([state["item"], state["item_mean"][-1:]])[item].copy()
+        vectors = np.concatenate([state["item_vector"], state["item_mean"][-1:]])[item].copy()
         vectors[:, 0] = 1.0
         total += _weights(posterior, state, table, informants, known, vectors)
         count += 1
@@ -152,7 +152,7 @@ def _weights(
 ) -> np.ndarray:
     """Weights (3, row) of source, population and target for one draw."""
     value, weight = posterior.model.likelihood.working(state, table, "user")
-    gram, _ = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item"])
+    gram, _ = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
     own = gram.reshape(table.n_users, table.n_domains, *gram.shape[1:])[:, -1]
     out = np.zeros((3, len(user)))
     for probability, source in zip(informants.probability, informants.source, strict=True):

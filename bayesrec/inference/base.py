@@ -66,7 +66,9 @@ def fit(model: Model, data: Interactions, method: Method, *, seed: int = 0, prog
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise DataError(f"seed must be a whole number of at least 0, not {seed!r}")
     if data.shared != "users":
-        raise UnsupportedMethodError("models take shared='users' so far; swap the user and item columns to share items.")
+        raise UnsupportedMethodError(
+            "models take shared='users' so far; swap the user and item columns to share items."
+        )
     view = model.view(data)
     model.check(view)
     return method.run(model, view, Schema.of(view), int(seed), progress)

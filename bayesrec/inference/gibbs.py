@@ -89,7 +89,9 @@ class Gibbs(Method):
                     kept[c].append({name: np.asarray(state[name], dtype=np.float32) for name in model.dims})
                 bar.advance()
 
-        threads = self.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else self.threads or 1
+        threads = (
+            self.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else self.threads or 1
+        )
         interrupted = False
         with Progress("Gibbs", self.chains * sweeps, progress) as bar, ThreadPoolExecutor(threads) as pool:
             futures = [pool.submit(chain, c) for c in range(self.chains)]

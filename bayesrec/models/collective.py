@@ -39,7 +39,7 @@ class CollectiveMF(SingleVector):
     def prior_precision(self, state: State, table: Table) -> Informants:
         """The source's part is the precision of the user's source ratings."""
         value, weight = self.likelihood.working(state, table, "user")
-        grams, _ = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item"])
+        grams, _ = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
         grams = grams.reshape(table.n_users, table.n_domains, *grams.shape[1:])
         precision = np.linalg.inv(state["user_cov"])
         return Informants(

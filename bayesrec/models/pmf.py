@@ -32,7 +32,7 @@ class PMF(SingleVector):
 
     Examples
     --------
-    >>> PMF(rank=2).dims["user"]
+    >>> PMF(rank=2).dims["user_vector"]
     ('user', 'component')
     """
 

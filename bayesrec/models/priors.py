@@ -37,7 +37,7 @@ __all__ = [
 ITEM_DIMS = {
     "item_mean": ("domain", "component"),
     "item_scale": ("domain", "component"),
-    "item": ("item", "component"),
+    "item_vector": ("item", "component"),
 }
 POPULATION_DIMS = {"user_mean": ("component",), "user_cov": ("component", "component_bis")}
 
@@ -81,7 +81,7 @@ def item_prior(schema: Any, rank: int) -> Latents:
     mean = pyro.sample("item_mean", dist.Normal(torch.zeros(n_domains, size), spread).to_event(2))
     scale = pyro.sample("item_scale", half_t(tensor(item_scale(rank)), shape=(n_domains, size)))
     loc, sd = mean[..., schema.item_domain, :], scale[..., schema.item_domain, :]
-    return {"item_mean": mean, "item_scale": scale, "item": pyro.sample("item", dist.Normal(loc, sd).to_event(2))}
+    return {"item_mean": mean, "item_scale": scale, "item_vector": pyro.sample("item_vector", dist.Normal(loc, sd).to_event(2))}
 
 
 def population_prior(rank: int) -> Latents:
@@ -97,7 +97,7 @@ def item_start(table: Table, rank: int, rng: np.random.Generator) -> State:
     """Small random items around zero."""
     size = rank + 1
     return {
-        "item": 0.1 * rng.standard_normal((table.n_items, size)),
+        "item_vector": 0.1 * rng.standard_normal((table.n_items, size)),
         "item_mean": np.zeros((table.n_domains, size)),
         "item_scale": np.full((table.n_domains, size), 0.3),
     }
@@ -120,20 +120,29 @@ def item_blocks(
         value, weight = likelihood.working(state, table, "item")
         precision = np.stack([np.diag(1.0 / s**2) for s in state["item_scale"]])
         out = conjugate.draw_rows(
-            table.item_ptr, index, value, weight, raters(state), table.item_domain, state["item_mean"], precision, rng, "items"
+            table.item_ptr,
+            index,
+            value,
+            weight,
+            raters(state),
+            table.item_domain,
+            state["item_mean"],
+            precision,
+            rng,
+            "items",
         )
-        return {"item": out}
+        return {"item_vector": out}
 
     def hyper(state: State, rng: np.random.Generator) -> State:
         mean, scale = state["item_mean"].copy(), state["item_scale"].copy()
         for d, codes in enumerate(members):
-            rows = state["item"][codes]
+            rows = state["item_vector"][codes]
             mean[d] = conjugate.normal_mean(rows, scale[d], mean_scale(rank), rng)
             squares = ((rows - mean[d]) ** 2).sum(0)
             scale[d] = conjugate.half_t_scale(scale[d], squares, len(rows), item_scale(rank), rng)
         return {"item_mean": mean, "item_scale": scale}
 
-    return [Block("items", ("item",), items), Block("item_population", ("item_mean", "item_scale"), hyper)]
+    return [Block("items", ("item_vector",), items), Block("item_population", ("item_mean", "item_scale"), hyper)]
 
 
 def spreads(latents: Latents, user_cov: Tensor) -> dict[str, Tensor]:

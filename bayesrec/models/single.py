@@ -27,27 +27,27 @@ class SingleVector(Model):
     @property
     def latent_dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of the model's own sites."""
-        return priors.ITEM_DIMS | priors.POPULATION_DIMS | {"user": ("user", "component")}
+        return priors.ITEM_DIMS | priors.POPULATION_DIMS | {"user_vector": ("user", "component")}
 
     def prior(self, schema: Schema) -> Latents:
         """Sample items, the population, the users and the likelihood's latents."""
         out = priors.item_prior(schema, self.rank) | priors.population_prior(self.rank)
         mean, cov = out["user_mean"].unsqueeze(-2), out["user_cov"].unsqueeze(-3)
         shape = mean.shape[:-2] + (schema.n_users,)
-        out["user"] = pyro.sample("user", MultivariateNormal(mean, covariance_matrix=cov).expand(shape).to_event(1))
+        out["user_vector"] = pyro.sample("user_vector", MultivariateNormal(mean, covariance_matrix=cov).expand(shape).to_event(1))
         return out | self.likelihood.prior(schema)
 
     def vectors(self, latents: Latents, batch: Batch) -> tuple[Tensor, Tensor]:
         """Vectors of the rows' users and items."""
-        return latents["user"][..., batch.user, :], latents["item"][..., batch.item, :]
+        return latents["user_vector"][..., batch.user, :], latents["item_vector"][..., batch.item, :]
 
     def population(self, latents: Latents) -> Population:
         """The prior of a user and of an item without ratings."""
         mean, cov = latents["user_mean"], latents["user_cov"]
         n_domains = latents["item_mean"].shape[-2]
         return Population(
-            user={"user": mean} | self.likelihood.unknown_user(latents),
-            item={"item": latents["item_mean"]},
+            user={"user_vector": mean} | self.likelihood.unknown_user(latents),
+            item={"item_vector": latents["item_mean"]},
             user_cov=cov.unsqueeze(-3).expand(cov.shape[:-2] + (n_domains,) + cov.shape[-2:]),
             item_var=latents["item_scale"].square(),
         )
@@ -59,7 +59,7 @@ class SingleVector(Model):
             priors.item_start(table, self.rank, rng)
             | self.likelihood.start(table, rng)
             | {
-                "user": 0.3 * rng.standard_normal((table.n_users, size)),
+                "user_vector": 0.3 * rng.standard_normal((table.n_users, size)),
                 "user_mean": np.zeros(size),
                 "user_cov": 0.3 * np.eye(size),
             }
@@ -77,13 +77,13 @@ class SingleVector(Model):
             value, weight = likelihood.working(state, table, "user")
             mean, precision = state["user_mean"][None], np.linalg.inv(state["user_cov"])[None]
             out = conjugate.draw_rows(
-                pointers, table.user_item, value, weight, state["item"], one_group, mean, precision, rng, "users"
+                pointers, table.user_item, value, weight, state["item_vector"], one_group, mean, precision, rng, "users"
             )
-            return {"user": out}
+            return {"user_vector": out}
 
         def population(state: State, rng: np.random.Generator) -> State:
             # Users without ratings are leaves: they are drawn from the population and do not inform it.
-            rows = state["user"][active]
+            rows = state["user_vector"][active]
             design = np.ones((len(rows), 1))
             mean = conjugate.regression(design, rows, state["user_cov"], prior_precision.diagonal()[None], rng)[0]
             residual = rows - mean
@@ -92,9 +92,11 @@ class SingleVector(Model):
             )
             return {"user_mean": mean, "user_cov": cov}
 
-        items, item_population = priors.item_blocks(table, rank, likelihood, lambda state: state["user"], table.item_user)
+        items, item_population = priors.item_blocks(
+            table, rank, likelihood, lambda state: state["user_vector"], table.item_user
+        )
         return [
-            Block("users", ("user",), users, local=True),
+            Block("users", ("user_vector",), users, local=True),
             items,
             *likelihood.blocks(table, lambda state: self.squared_errors(state, table)),
             item_population,
@@ -103,8 +105,8 @@ class SingleVector(Model):
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
         """Sum of squared residuals of each user in each domain, (domain, user)."""
-        rows = np.repeat(state["user"], table.n_domains, axis=0)
-        out = conjugate.row_squared_errors(table.user_ptr, table.user_item, table.user_value, state["item"], rows)
+        rows = np.repeat(state["user_vector"], table.n_domains, axis=0)
+        out = conjugate.row_squared_errors(table.user_ptr, table.user_item, table.user_value, state["item_vector"], rows)
         return out.reshape(table.n_users, table.n_domains).T
 
     def identified(self, latents: Latents) -> dict[str, Any]:

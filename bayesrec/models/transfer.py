@@ -64,10 +64,10 @@ class TransferMF(Model):
             | priors.POPULATION_DIMS
             | {
                 "source_bias_scale": ("source",),
-                "source_user": ("source", "user", "component"),
+                "source_vector": ("source", "user", "component"),
                 "map_scale": ("source", "map_part"),
                 "map": ("source", "component", "component_bis"),
-                "user": ("user", "component"),
+                "user_vector": ("user", "component"),
             }
             | ({"gate": ("source",)} if self.gate else {})
         )
@@ -93,7 +93,7 @@ class TransferMF(Model):
         bias = half_t(SOURCE_BIAS_SCALE, shape=(n_sources,))
         out["source_bias_scale"] = pyro.sample("source_bias_scale", bias)
         scale = _source_scale(out, size).unsqueeze(-2).expand(out["source_bias_scale"].shape + (n_users, size))
-        out["source_user"] = pyro.sample("source_user", dist.Normal(torch.zeros_like(scale), scale).to_event(3))
+        out["source_vector"] = pyro.sample("source_vector", dist.Normal(torch.zeros_like(scale), scale).to_event(3))
         spread = half_t(priors.tensor(np.array(MAP_SCALE)), shape=(n_sources, 3))
         out["map_scale"] = pyro.sample("map_scale", spread)
         sd = _spread_map_scale(out["map_scale"], size)
@@ -101,12 +101,12 @@ class TransferMF(Model):
         if self.gate:
             concentration = (torch.full((n_sources,), c) for c in GATE_PRIOR)
             out["gate"] = pyro.sample("gate", dist.Beta(*concentration).to_event(1))
-        out["user"] = pyro.sample("user", self._users(out, n_sources))
+        out["user_vector"] = pyro.sample("user_vector", self._users(out, n_sources))
         return out | self.likelihood.prior(schema)
 
     def _users(self, latents: Latents, n_sources: int) -> dist.TorchDistribution:
         """Distribution of the target's users given their source vectors, gates summed out."""
-        phi, maps, size = latents["source_user"], latents["map"], self.rank + 1
+        phi, maps, size = latents["source_vector"], latents["map"], self.rank + 1
         shift = torch.einsum("...kij,...kuj->...kui", maps, phi)
         spread = (maps * _source_scale(latents, size).unsqueeze(-2).square()) @ maps.mT
         locs, covs, chances = [], [], []
@@ -127,13 +127,13 @@ class TransferMF(Model):
 
     def vectors(self, latents: Latents, batch: Batch) -> tuple[Tensor, Tensor]:
         """Vectors of the rows' users, in the domain of the row, and items."""
-        n_sources = latents["source_user"].shape[-3]
-        vectors = latents["user"][..., batch.user, :]
+        n_sources = latents["source_vector"].shape[-3]
+        vectors = latents["user_vector"][..., batch.user, :]
         for k in range(n_sources):
             here = (batch.domain == k).unsqueeze(-1)
             if here.any():
-                vectors = torch.where(here, latents["source_user"][..., k, :, :][..., batch.user, :], vectors)
-        return vectors, latents["item"][..., batch.item, :]
+                vectors = torch.where(here, latents["source_vector"][..., k, :, :][..., batch.user, :], vectors)
+        return vectors, latents["item_vector"][..., batch.item, :]
 
     def population(self, latents: Latents) -> Population:
         """The prior of a user and of an item without ratings, in each domain."""
@@ -142,9 +142,9 @@ class TransferMF(Model):
         source = torch.diag_embed(prior_var)
         target = self._population_cov(latents).unsqueeze(-3)
         return Population(
-            user={"user": latents["user_mean"], "source_user": torch.zeros_like(prior_var)}
+            user={"user_vector": latents["user_mean"], "source_vector": torch.zeros_like(prior_var)}
             | self.likelihood.unknown_user(latents),
-            item={"item": latents["item_mean"]},
+            item={"item_vector": latents["item_mean"]},
             user_cov=torch.cat([source, target], -3),
             item_var=latents["item_scale"].square(),
         )
@@ -160,10 +160,10 @@ class TransferMF(Model):
         size, n_sources = self.rank + 1, table.n_domains - 1
         phi = 0.3 * rng.standard_normal((n_sources, table.n_users, size))
         state = {
-            "user": 0.3 * rng.standard_normal((table.n_users, size)),
+            "user_vector": 0.3 * rng.standard_normal((table.n_users, size)),
             "user_mean": np.zeros(size),
             "user_cov": 0.3 * np.eye(size),
-            "source_user": phi,
+            "source_vector": phi,
             "source_bias_scale": np.full(n_sources, 0.5),
             "map": np.tile(0.7 * np.eye(size), (n_sources, 1, 1)),
             "map_scale": np.tile(MAP_SCALE, (n_sources, 1)),
@@ -189,18 +189,18 @@ class TransferMF(Model):
             off = state["gate"] if self.gate else np.zeros(n_sources)
             on = state.get("on", np.ones((n_sources, n_users), dtype=bool))
             return conjugate.transfer_rows(
-                table, value, weight, state["item"], scale, state["user_mean"], state["user_cov"], state["map"],
+                table, value, weight, state["item_vector"], scale, state["user_mean"], state["user_cov"], state["map"],
                 off, on, self.gate, rng,
             )  # fmt: skip
 
         def stacked(state: State) -> np.ndarray:
-            return np.concatenate([state["source_user"], state["user"][None]]).reshape(-1, size)
+            return np.concatenate([state["source_vector"], state["user_vector"][None]]).reshape(-1, size)
 
         def population(state: State, rng: np.random.Generator) -> State:
             # Users without target rows are leaves of this regression: nothing is known of their theta but its prior.
             design = [np.ones((in_target.sum(), 1)), *(used[in_target] for used in state["phi_used"])]
             design = np.concatenate(design, axis=1)
-            response = state["user"][in_target]
+            response = state["user_vector"][in_target]
             spread = [1.0 / scales[parts].T ** 2 for scales in state["map_scale"]]
             precision = np.concatenate([prior_mean_precision, *spread])
             coefficients = conjugate.regression(design, response, state["user_cov"], precision, rng)
@@ -218,7 +218,7 @@ class TransferMF(Model):
 
         def source_bias(state: State, rng: np.random.Generator) -> State:
             copies = in_target & ~(state["on"] & in_source)
-            bias = np.where(in_source, state["source_user"][..., 0], 0.0) ** 2
+            bias = np.where(in_source, state["source_vector"][..., 0], 0.0) ** 2
             copy = np.where(copies, state["phi_used"][..., 0], 0.0) ** 2
             n = in_source.sum(1) + copies.sum(1)
             squares = bias.sum(1) + copy.sum(1)
@@ -233,7 +233,7 @@ class TransferMF(Model):
         index = table.item_domain[table.item_of] * n_users + table.item_user
         items, item_population = priors.item_blocks(table, rank, likelihood, stacked, index)
         out = [
-            Block("users", ("source_user", "user"), users, local=True),
+            Block("users", ("source_vector", "user_vector"), users, local=True),
             items,
             *likelihood.blocks(table, lambda state: self.squared_errors(state, table)),
             item_population,
@@ -245,9 +245,9 @@ class TransferMF(Model):
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
         """Sum of squared residuals of each user in each domain, (domain, user)."""
-        rows = np.concatenate([state["source_user"], state["user"][None]]).transpose(1, 0, 2).reshape(-1, self.rank + 1)
+        rows = np.concatenate([state["source_vector"], state["user_vector"][None]]).transpose(1, 0, 2).reshape(-1, self.rank + 1)
         out = conjugate.row_squared_errors(
-            table.user_ptr, table.user_item, table.user_value, state["item"], np.ascontiguousarray(rows)
+            table.user_ptr, table.user_item, table.user_value, state["item_vector"], np.ascontiguousarray(rows)
         )
         return out.reshape(table.n_users, table.n_domains).T
 
@@ -255,7 +255,7 @@ class TransferMF(Model):
         """Population and source precisions for each configuration of the gates, and how probable each is."""
         size, n_sources, n_users = self.rank + 1, table.n_domains - 1, table.n_users
         value, weight = self.likelihood.working(state, table, "user")
-        gram, linear = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item"])
+        gram, linear = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
         gram = gram.reshape(n_users, table.n_domains, size, size)
         linear = linear.reshape(n_users, table.n_domains, size)
         scale = np.ones((n_sources, size))

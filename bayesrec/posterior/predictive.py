@@ -57,7 +57,7 @@ def compact(
     if rng is not None:
         chol = torch.linalg.cholesky(population.user_cov[..., -1, :, :].double())
         normals = torch.from_numpy(rng.standard_normal((*chol.shape[:-1], 1)))
-        fill["user"] = fill["user"] + (chol @ normals)[..., 0].to(fill["user"].dtype)
+        fill["user_vector"] = fill["user_vector"] + (chol @ normals)[..., 0].to(fill["user_vector"].dtype)
     latents = dict(free)
     for name in draws:
         for side, codes, extra in (("user", users, fill), ("item", items, population.item)):

@@ -49,7 +49,9 @@ def unpack(value: Any, known: Mapping[str, type]) -> Any:
     if not isinstance(value, dict):
         return value
     if value.get("class") not in known:
-        raise LoadError(f"the file names the class {value.get('class')!r}, which this version of bayesrec does not have.")
+        raise LoadError(
+            f"the file names the class {value.get('class')!r}, which this version of bayesrec does not have."
+        )
     return known[value["class"]](**{name: unpack(part, known) for name, part in value["fields"].items()})
 
 

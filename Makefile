@@ -1,0 +1,47 @@
+# make demo, make test: everything on a fresh machine with Python 3.11+, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: demo test test-slow lint format docs bench clean
+
+demo: $(STAMP)
+	$(BIN)/bayesrec demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Every python block in README and docs, and every link between the pages.
+docs: $(STAMP)
+	$(BIN)/python -m pytest tests/test_docs.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/douban_rivals.py
+	$(BIN)/python benchmarks/placebo.py
+	$(BIN)/python benchmarks/few_ratings.py
+	$(BIN)/python benchmarks/movielens.py
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) bayesrec-demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,172 @@
+"""Plots of a transfer, drawn with matplotlib (extra ``plots``). Every function returns a Figure and shows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayesrec.diagnostics import TransferReport
+from bayesrec.diagnostics.calibration import coverage
+from bayesrec.errors import MissingExtraError
+
+__all__ = ["calibration", "ranked_list", "source_weights", "verdicts"]
+
+INK, MUTED, GRID = "#1f2933", "#66727f", "#dfe4ea"
+SOURCE, POPULATION, OWN = "#0b7285", "#adb5bd", "#e8590c"
+VERDICT = {"positive": "#2b8a3e", "negative": "#c92a2a", "undetermined": "#66727f"}
+SERIES = ("#0b7285", "#e8590c", "#5f3dc4", "#2b8a3e")
+
+
+def _figure(width: float, height: float, n: int = 1, **options: Any) -> tuple[Any, Any]:
+    """A figure of its own (no global state) with ``n`` axes side by side, styled."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("plots need matplotlib: pip install 'bayesrec[plots]'") from error
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    axes = figure.subplots(1, n, squeeze=False, **options)[0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color(MUTED)
+        ax.tick_params(colors=MUTED, labelcolor=INK, labelsize=9)
+        ax.grid(color=GRID, linewidth=0.7)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def _title(ax: Any, text: str) -> None:
+    ax.set_title(text, loc="left", fontsize=11, color=INK, fontweight="bold")
+
+
+def calibration(pits: Mapping[str, np.ndarray]) -> Any:
+    """Actual against nominal coverage of central intervals. Provisional.
+
+    Parameters
+    ----------
+    pits : mapping of name to ndarray (row,)
+        PIT values of held-out rows, a curve for each.
+    """
+    figure, (ax,) = _figure(5.2, 4.6)
+    level = np.linspace(0.02, 0.98, 49)
+    ax.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
+    for (name, u), color in zip(pits.items(), SERIES, strict=False):
+        ax.plot(level, coverage(u, level), color=color, linewidth=2, label=f"{name} ({len(u):,} ratings)")
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal probability of the interval", ylabel="share of ratings inside")
+    ax.set_aspect("equal")
+    ax.legend(frameon=False, fontsize=9, loc="upper left")
+    _title(ax, "Do the intervals mean what they say?")
+    return figure
+
+
+def source_weights(weights: pd.DataFrame, n_own: np.ndarray) -> Any:
+    """Who a prediction rests on, against the number of the user's own target ratings. Provisional.
+
+    Parameters
+    ----------
+    weights : DataFrame
+        Of :func:`bayesrec.source_weight`.
+    n_own : ndarray of int, (row,)
+        The target ratings each row's user had in training.
+    """
+    figure, (ax,) = _figure(6.4, 4.2)
+    edges = np.array([0, 1, 3, 6, 11, 21, 41, 81, 161, 321, 10**9])
+    group = np.digitize(n_own, edges) - 1
+    present = np.unique(group)
+    labels = [_range(edges[g], edges[g + 1] - 1) for g in present]
+    x, bottom = np.arange(len(present)), np.zeros(len(present))
+    names = {"source": "the source", "population": "the target population", "target": "the user's own ratings"}
+    for name, color in zip(names, (SOURCE, POPULATION, OWN), strict=True):
+        height = np.array([weights[name].to_numpy()[group == g].mean() for g in present])
+        ax.bar(x, height, 0.8, bottom=bottom, color=color, label=names[name], edgecolor="white", linewidth=0.8)
+        bottom += height
+    ax.set_xticks(x, labels)
+    ax.set(ylim=(0, 1), xlabel="target ratings the user has given", ylabel="share of the prediction")
+    ax.grid(visible=False, axis="x")
+    ax.legend(frameon=False, fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    _title(ax, "What a prediction rests on")
+    return figure
+
+
+def _range(low: int, high: int) -> str:
+    if high >= 10**8:
+        return f"{low}+"
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def verdicts(reports: Mapping[str, TransferReport]) -> Any:
+    """Log-score difference a rating, by regime, with 90% intervals and the verdict in colour. Provisional.
+
+    Parameters
+    ----------
+    reports : mapping of name to TransferReport
+    """
+    figure, (ax,) = _figure(6.8, 0.9 + 0.42 * sum(len(r.regimes) for r in reports.values()) + 0.25 * len(reports))
+    y, ticks, names = 0.0, [], []
+    for name, report in reports.items():
+        for regime, row in report.regimes.iterrows():
+            centre, half = row["delta_per_row"], 1.645 * row["se"] / row["n_rows"]
+            color = VERDICT[row["verdict"]]
+            ax.plot([centre - half, centre + half], [y, y], color=color, linewidth=2.4, solid_capstyle="round")
+            ax.plot([centre], [y], "o", color=color, markersize=6)
+            ax.annotate(
+                row["verdict"],
+                (centre + half, y),
+                (6, 0),
+                textcoords="offset points",
+                fontsize=8,
+                va="center",
+                color=color,
+            )
+            ticks.append(y)
+            names.append(f"{name}: {regime}")
+            y += 1.0
+        y += 0.6
+    ax.axvline(0, color=INK, linewidth=1)
+    ax.set_yticks(ticks, names)
+    ax.set_ylim(y - 0.9, -0.8)
+    low, high = ax.get_xlim()
+    ax.set_xlim(low, high + 0.22 * (high - low))
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel("log score a rating, with the source minus without")
+    _title(ax, "Does the source help?")
+    return figure
+
+
+def ranked_list(table: pd.DataFrame, label: str, title: str, scale: tuple[float, float] | None = None) -> Any:
+    """A user's list: expected rating, interval and source weight of each item. Provisional.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of :func:`bayesrec.recommend` for one user, in order of rank.
+    label : str
+        Column that names the items.
+    title : str
+    scale : tuple of float, optional
+        Ends of the rating scale; the intervals are drawn inside.
+    """
+    figure, (ax, side) = _figure(7.6, 0.9 + 0.36 * len(table), 2, gridspec_kw={"width_ratios": [4, 1]}, sharey=True)
+    y = np.arange(len(table))
+    lower, upper = table["lower"].to_numpy(), table["upper"].to_numpy()
+    if scale:
+        lower, upper = np.clip(lower, *scale), np.clip(upper, *scale)
+    ax.hlines(y, lower, upper, color=SOURCE, linewidth=2.4, alpha=0.45)
+    ax.plot(table["mean"], y, "o", color=SOURCE, markersize=6)
+    names = [name if len(name) <= 38 else name[:37] + "…" for name in table[label].astype(str)]
+    ax.set_yticks(y, names)
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    ax.set_xlabel("rating: mean and 90% interval")
+    ax.grid(visible=False, axis="y")
+    _title(ax, title)
+    weight = table["source_weight"].to_numpy()
+    side.barh(y, weight, 0.6, color=SOURCE)
+    for k, w in enumerate(weight):
+        side.annotate(f"{w:.0%}", (w, k), (3, 0), textcoords="offset points", fontsize=8, va="center", color=INK)
+    side.set(xlim=(0, 1.25), xlabel="source weight")
+    side.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+    side.tick_params(left=False, labelleft=False)
+    side.grid(visible=False, axis="y")
+    return figure
