@@ -62,7 +62,7 @@ def item_bias(train: Interactions) -> BiasBaseline:
     >>> frame, _ = synthetic.cross_domain(n_users=20)
     >>> baseline = item_bias(Interactions.from_frame(frame, target="target", value="value"))
     >>> baseline.item.shape
-    (140,)
+    (136,)
     """
     rows = train.mask(train.is_target)
     mean = float(rows.value.mean())

@@ -11,6 +11,7 @@ import pandas as pd
 
 from bayesrec.data import Interactions
 from bayesrec.data.frames import make_frame
+from bayesrec.data.ids import shown
 from bayesrec.diagnostics import source_weight
 from bayesrec.errors import DataError, DataWarning
 from bayesrec.posterior import Posterior
@@ -74,7 +75,7 @@ def recommend(
     if not len(ids):
         raise DataError("users is empty: name at least one user id.")
     if ids.has_duplicates:
-        raise DataError(f"user {ids[ids.duplicated()][0]!r} is named twice; name each user once.")
+        raise DataError(f"user {shown(ids[ids.duplicated()][0])} is named twice; name each user once.")
     candidates = _candidates(posterior, items)
     banned = _excluded(posterior, exclude)
     codes = data.users.encode(ids)
@@ -97,7 +98,7 @@ def recommend(
             short.append(user_id)
     if short:
         warnings.warn(
-            f"{len(short)} of {len(ids)} users have fewer than {n} candidates (the first: {short[0]!r}); their lists are shorter.",
+            f"{len(short)} of {len(ids)} users have fewer than {n} candidates (the first: {shown(short[0])}); their lists are shorter.",
             DataWarning,
             stacklevel=2,
         )
@@ -125,7 +126,7 @@ def _candidates(posterior: Posterior, items: Any) -> np.ndarray:
     codes = data.items.encode(ids, last)
     if (codes < 0).any():
         raise DataError(
-            f"item {ids[int(np.argmax(codes < 0))]!r} was not in the fit; candidates must be items of the target."
+            f"item {shown(ids[int(np.argmax(codes < 0))])} was not in the fit; candidates must be items of the target."
         )
     return np.unique(codes)
 

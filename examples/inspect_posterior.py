@@ -21,7 +21,7 @@ def main(smoke: bool = False) -> None:
     # Before any rating is seen: what does the prior expect of ratings?
     prior = br.sample_prior(model, data, draws=20 if smoke else 200)
     print("prior predictive sd of a rating, median over draws:")
-    print(f"  {np.median(prior['prior_predictive']['value'].std('rating')):.2f} (data: {data.value.std():.2f})")
+    print(f"  {np.median(prior['prior_predictive']['value'].std('row')):.2f} (data: {data.value.std():.2f})")
 
     method = br.Gibbs(draws=50, warmup=50, chains=2) if smoke else br.Gibbs(draws=500, warmup=500, chains=4)
     posterior = br.fit(model, data, method)

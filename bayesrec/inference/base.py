@@ -14,7 +14,7 @@ from bayesrec.data import Interactions
 from bayesrec.errors import DataError, UnsupportedMethodError
 from bayesrec.models.base import Batch, Model, Schema
 from bayesrec.posterior import Posterior
-from bayesrec.posterior.arviz import coordinates
+from bayesrec.posterior.arviz import coordinates, row_axis
 
 __all__ = ["Method", "fit", "fit_unchecked", "sample_prior"]
 
@@ -128,11 +128,12 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
     prior = {name: np.stack(x)[None] for name, x in sites.items()}
     column = view.columns.value or "value"
     shell = Posterior(prior, model, None, view, schema)
-    coords = coordinates(shell) | {"rating": np.arange(len(rows))}
-    dims = {name: list(axes) for name, axes in model.dims.items()} | {column: ["rating"]}
+    dims = {name: list(axes) for name, axes in model.dims.items()}
     used = {axis for axes in dims.values() for axis in axes}
-    return from_dict(
-        {"prior": prior, "prior_predictive": {column: np.stack(ratings)[None]}, "observed_data": {column: rows.value}},
-        dims=dims,
-        coords={axis: labels for axis, labels in coords.items() if axis in used},
-    )
+    coords = {name: labels for name, labels in coordinates(shell).items() if name in used}
+    tree = from_dict({"prior": prior}, dims=dims, coords=coords)
+    groups = {"prior_predictive": {column: np.stack(ratings)[None]}, "observed_data": {column: rows.value}}
+    axis = row_axis(column)
+    for name, group in from_dict(groups, dims={column: [axis]}, coords={axis: np.arange(len(rows))}).children.items():
+        tree[name] = group  # apart: a value column may be named like a site
+    return tree

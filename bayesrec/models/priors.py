@@ -43,22 +43,23 @@ POPULATION_DIMS = {"user_mean": ("component",), "user_cov": ("component", "compo
 
 
 def _by_component(bias: float, factor: float, rank: int) -> np.ndarray:
-    return np.concatenate([[bias], np.full(rank, factor)])
+    """Scales (R,); the factors' shrink with the rank, so that the score's prior spread does not grow with it."""
+    return np.concatenate([[bias], np.full(rank, factor / np.sqrt(rank))])
 
 
 def mean_scale(rank: int) -> np.ndarray:
     """Prior sds (R,) of the mean vectors of items and users."""
-    return _by_component(0.5, 0.3, rank)
+    return _by_component(0.5, 0.4, rank)
 
 
 def item_scale(rank: int) -> np.ndarray:
     """Half-t scales (R,) of the spread of items."""
-    return _by_component(0.5, 0.3, rank)
+    return _by_component(0.4, 0.5, rank)
 
 
 def user_scale(rank: int) -> np.ndarray:
     """Half-t scales (R,) of the spread of users; the factors' unit is arbitrary, the items' scales adapt to it."""
-    return _by_component(0.5, 1.0, rank)
+    return np.concatenate([[0.4], np.full(rank, 0.7)])
 
 
 def tensor(array: np.ndarray) -> Tensor:

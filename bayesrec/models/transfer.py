@@ -26,7 +26,6 @@ __all__ = ["TransferMF"]
 
 GATE_PRIOR = (1.0, 4.0)  # Beta prior of the share of users for whom a source is irrelevant
 SOURCE_BIAS_SCALE = 0.5
-MAP_SCALE = (0.5, 0.5, 0.2)  # half-t scales: bias to bias, factor to factor, across
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class TransferMF(Model):
         out["source_bias_scale"] = pyro.sample("source_bias_scale", bias)
         scale = _source_scale(out, size).unsqueeze(-2).expand(out["source_bias_scale"].shape + (n_users, size))
         out["source_vector"] = pyro.sample("source_vector", dist.Normal(torch.zeros_like(scale), scale).to_event(3))
-        spread = half_t(priors.tensor(np.array(MAP_SCALE)), shape=(n_sources, 3))
+        spread = half_t(priors.tensor(_map_scale(self.rank)), shape=(n_sources, 3))
         out["map_scale"] = pyro.sample("map_scale", spread)
         sd = _spread_map_scale(out["map_scale"], size)
         out["map"] = pyro.sample("map", dist.Normal(torch.zeros_like(sd), sd).to_event(3))
@@ -166,7 +165,7 @@ class TransferMF(Model):
             "source_vector": phi,
             "source_bias_scale": np.full(n_sources, 0.5),
             "map": np.tile(0.7 * np.eye(size), (n_sources, 1, 1)),
-            "map_scale": np.tile(MAP_SCALE, (n_sources, 1)),
+            "map_scale": np.tile(_map_scale(self.rank), (n_sources, 1)),
             "gate": np.full(n_sources, 0.2),
             "phi_used": phi.copy(),
             "on": np.ones((n_sources, table.n_users), dtype=bool),
@@ -214,7 +213,7 @@ class TransferMF(Model):
         def shrinkage(state: State, rng: np.random.Generator) -> State:
             squares = np.stack([(state["map"] ** 2 * (parts == p)).sum((1, 2)) for p in range(3)], axis=1)
             count = np.array([(parts == p).sum() for p in range(3)])
-            return {"map_scale": conjugate.half_t_scale(state["map_scale"], squares, count, np.array(MAP_SCALE), rng)}
+            return {"map_scale": conjugate.half_t_scale(state["map_scale"], squares, count, _map_scale(rank), rng)}
 
         def source_bias(state: State, rng: np.random.Generator) -> State:
             copies = in_target & ~(state["on"] & in_source)
@@ -311,6 +310,11 @@ def _source_scale(latents: Latents, size: int) -> Tensor:
     """Sds of S0: the bias's own, one for the factors, whose unit the source items carry: (..., source, R)."""
     bias = latents["source_bias_scale"].unsqueeze(-1)
     return torch.cat([bias, torch.ones(bias.shape[:-1] + (size - 1,), dtype=bias.dtype)], -1)
+
+
+def _map_scale(rank: int) -> np.ndarray:
+    """Half-t scales of a map's entries, in sd units: bias to bias, factor to factor, across."""
+    return np.array([0.5, 0.6 / np.sqrt(rank), 0.2 / np.sqrt(rank)])
 
 
 def _map_parts(size: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from bayesrec.posterior import predictive
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
 
-__all__ = ["coordinates", "log_prior", "to_datatree"]
+__all__ = ["coordinates", "log_prior", "row_axis", "to_datatree"]
 
 CHUNK = 25  # draws whose prior is evaluated at once
 
@@ -38,6 +38,11 @@ def coordinates(posterior: Posterior) -> dict[str, Any]:
     }
 
 
+def row_axis(column: str) -> str:
+    """Name of the axis of ratings, which must not be that of their variable."""
+    return "row" if column != "row" else "rating"
+
+
 def log_prior(model: Model, schema: Schema, latents: Latents) -> dict[str, torch.Tensor]:
     """Log prior density of each site for draws (draw, *event), each (draw,)."""
     with pyro.poutine.trace() as trace, pyro.poutine.condition(data=latents):
@@ -57,23 +62,21 @@ def to_datatree(posterior: Posterior, log_likelihood: bool) -> Any:
         some = {name: x[start : start + CHUNK].double() for name, x in latents.items()}
         parts.append(log_prior(posterior.model, posterior.schema, some))
     prior = {name: torch.cat([p[name] for p in parts]).numpy().reshape(shape) for name in latents}
-    groups: dict[str, Any] = {"posterior": posterior.draws, "log_prior": prior}
     dims = {name: list(axes) for name, axes in posterior.model.dims.items()}
-    coords = coordinates(posterior)
+    used = {axis for axes in dims.values() for axis in axes}
+    coords = {axis: labels for axis, labels in coordinates(posterior).items() if axis in used}
+    groups: dict[str, Any] = {"posterior": posterior.draws}
     if posterior.stats:
         groups["sample_stats"] = posterior.stats
-    rows = posterior.data.is_target
+    tree = from_dict(groups, dims=dims, coords=coords)
+    extra, rows = {"log_prior": prior}, posterior.data.is_target
+    column = posterior.data.columns.value or "value"
     if rows.any():
-        column = posterior.data.columns.value or "value"
-        groups["observed_data"] = {column: posterior.data.value[rows]}
-        dims[column] = ["rating"]
-        coords["rating"] = np.flatnonzero(rows)
+        extra["observed_data"] = {column: posterior.data.value[rows]}
         if log_likelihood:
-            groups["log_likelihood"] = {column: posterior.log_likelihood()}
-    used = {axis for axes in dims.values() for axis in axes}
-    coords = {axis: labels for axis, labels in coords.items() if axis in used}
-    tree = from_dict({k: v for k, v in groups.items() if k != "log_prior"}, dims=dims, coords=coords)
-    scalars = from_dict({"log_prior": groups["log_prior"]}, dims={})
-    tree["log_prior"] = scalars["log_prior"]
+            extra["log_likelihood"] = {column: posterior.log_likelihood()}
+    axis = row_axis(column)
+    for name, group in from_dict(extra, dims={column: [axis]}, coords={axis: np.flatnonzero(rows)}).children.items():
+        tree[name] = group  # apart: a value column may be named like a site
     tree.attrs |= {"library": "bayesrec", "model": repr(posterior.model), "method": repr(posterior.method)}
     return tree

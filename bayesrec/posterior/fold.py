@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesrec.conjugate import Table
+from bayesrec.data.ids import shown
 from bayesrec.errors import DataError, DataWarning
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def fold_in(posterior: Posterior, frame: Any, seed: int) -> Posterior:
     known = np.flatnonzero(batch.user >= 0)
     if known.size:
         raise DataError(
-            f"user {batch.user_id[known[0]]!r} was in the fit already (row {known[0]}); fold_in takes new users only. "
+            f"user {shown(batch.user_id[known[0]])} was in the fit already (row {known[0]}); fold_in takes new users only. "
             "Refit to learn from new ratings of known users."
         )
     if not len(batch):
@@ -38,7 +39,7 @@ def fold_in(posterior: Posterior, frame: Any, seed: int) -> Posterior:
     if not usable.all():
         first = batch.item_id[np.flatnonzero(~usable)[0]]
         warnings.warn(
-            f"{int((~usable).sum())} of {len(batch)} rows are about items that were not in the fit (the first: {first!r}) "
+            f"{int((~usable).sum())} of {len(batch)} rows are about items that were not in the fit (the first: {shown(first)}) "
             "and are left out.",
             DataWarning,
             stacklevel=3,

@@ -1,0 +1,16 @@
+"""The conformance suite: what every new model, likelihood or method must pass. Provisional; needs pytest.
+
+A test file for a new model is five lines::
+
+    from bayesrec.testing import ModelConformance
+    from mypackage import MyModel
+
+    class TestMyModel(ModelConformance):
+        model = MyModel(rank=2)
+        uses_source = True
+"""
+
+from bayesrec.testing.case import Case, example_frame
+from bayesrec.testing.conformance import ModelConformance
+
+__all__ = ["Case", "ModelConformance", "example_frame"]

@@ -1,0 +1,125 @@
+"""What a conformance check looks at: a model, a small table, a short fit. Internal."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import pyro
+import torch
+
+from bayesrec.data import Interactions, synthetic
+from bayesrec.errors import BayesrecWarning
+from bayesrec.inference import Gibbs, Method, fit
+from bayesrec.models.base import Batch, Model
+from bayesrec.posterior import Posterior
+
+__all__ = ["Case", "example_frame", "global_state_untouched", "quiet"]
+
+UNKNOWN = 10**6  # an id that no example table holds
+
+
+def example_frame(seed: int = 0) -> pd.DataFrame:
+    """Return the default table: 30 users, 12 + 10 items, 4 users without target rows. Provisional.
+
+    Parameters
+    ----------
+    seed : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns user, item, domain ("source", "target"), rating.
+
+    Examples
+    --------
+    >>> example_frame().groupby("domain").size().to_dict()
+    {'source': 180, 'target': 104}
+    """
+    frame, _ = synthetic.cross_domain(
+        n_users=30, n_items=(12, 10), n_ratings=(6, 4), rank=1, n_cold=4, noise=0.5, seed=seed
+    )
+    return frame.rename(columns={"value": "rating"})
+
+
+@dataclass
+class Case:
+    """A model with a table to fit it to. Provisional.
+
+    Attributes
+    ----------
+    model : Model
+    uses_source : bool
+        Whether source rows may change what the model says of the target.
+    frame : pandas.DataFrame
+        Columns user, item, domain and rating; integer user ids below a million. The default suits real-valued ratings.
+    target : str
+    method : Method
+    """
+
+    model: Model
+    uses_source: bool = True
+    frame: pd.DataFrame = field(default_factory=example_frame)
+    target: str = "target"
+    method: Method = field(default_factory=lambda: Gibbs(draws=40, warmup=20, chains=2))
+
+    def interactions(self, frame: pd.DataFrame | None = None) -> Interactions:
+        """Return the table, or another one with the same columns, as interactions."""
+        return Interactions.from_frame(self.frame if frame is None else frame, target=self.target)
+
+    def fit(self, data: Interactions | None = None, method: Method | None = None, seed: int = 0) -> Posterior:
+        """Fit the model, by default to the case's own table with its own method."""
+        data = self.data if data is None else data
+        with quiet():
+            return fit(self.model, data, method or self.method, seed=seed, progress=False)
+
+    @cached_property
+    def data(self) -> Interactions:
+        """The interactions."""
+        return self.interactions()
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """One fit, shared by the checks."""
+        return self.fit()
+
+    @cached_property
+    def rows(self) -> Batch:
+        """All rows that the model looks at, as code tensors."""
+        data = self.posterior.data
+        return Batch(*(torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain)))
+
+    @cached_property
+    def target_frame(self) -> pd.DataFrame:
+        """The target rows of the table."""
+        return self.frame[self.frame["domain"] == self.target].reset_index(drop=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the package's own warnings: the fits of a conformance test are short."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BayesrecWarning)
+        yield
+
+
+@contextmanager
+def global_state_untouched(what: str) -> Iterator[None]:
+    """Fail if the block moves a global generator (Python, NumPy, torch) or fills Pyro's parameter store."""
+
+    def state() -> tuple[str, str, str]:
+        # reading, not using, the legacy generator
+        return str(random.getstate()), str(np.random.get_state()), str(torch.get_rng_state().tolist())  # noqa: NPY002
+
+    before = state()
+    stored = set(pyro.get_param_store().keys())
+    yield
+    for name, old, new in zip(("Python's", "NumPy's", "torch's"), before, state(), strict=True):
+        assert old == new, f"{what} changes {name} global random state"
+    assert set(pyro.get_param_store().keys()) == stored, f"{what} leaves parameters in Pyro's store"

@@ -1,0 +1,197 @@
+"""Checks on the law of predictions and on reports. Each takes a Case and raises AssertionError. Provisional."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pandas as pd
+import pyro
+import pyro.poutine
+import torch
+from scipy import stats
+from scipy.special import logsumexp
+
+from bayesrec.inference import Gibbs, sample_prior
+from bayesrec.models.base import Batch, Schema
+from bayesrec.posterior.arviz import coordinates
+from bayesrec.testing.case import UNKNOWN, Case, quiet
+
+__all__ = [
+    "datatree",
+    "diagnostics_with_chains",
+    "prior_predictive_scale",
+    "relabelling",
+    "row_order",
+    "source_is_used",
+    "unknown_item",
+    "unknown_user",
+]
+
+FALSE_ALARM = 1e-3  # of relabelling: once in a thousand runs by chance
+NEW = 400  # newcomers simulated for each draw
+SLACK = 0.035  # relative: the noise of a newcomer is a quadrature over few draws
+
+
+def relabelling(case: Case) -> None:
+    """Other ids for the same users and items change predictions only by Monte Carlo error.
+
+    Chains are independent and equal in law whether or not they have converged, so the two fits are compared by a
+    t test of chain means in every probe cell, with Bonferroni's correction: by chance it fails one run in a thousand.
+    """
+    rng = np.random.default_rng(20)
+    method = dataclasses.replace(case.method, chains=10) if isinstance(case.method, Gibbs) else case.method
+    frame, other = case.frame, case.frame.copy()
+    users = frame["user"].unique()
+    other["user"] = frame["user"].map(dict(zip(users, rng.permutation(users), strict=True)))
+    for _, part in frame.groupby("domain"):
+        items = part["item"].unique()
+        names = dict(zip(items, rng.permutation(items), strict=True))
+        other.loc[part.index, "item"] = part["item"].map(names)
+    means = []
+    for table in (frame, other):
+        posterior = case.fit(case.interactions(table), method)
+        batch = posterior.data.encode(table[table["domain"] == case.target])
+        codes = Batch(*(torch.from_numpy(np.array(x)) for x in (batch.user, batch.item, batch.domain)))
+        eta = case.model.score(posterior.latents(), codes)
+        means.append(eta.numpy().astype(float).reshape(posterior.n_chains, posterior.n_draws, -1).mean(1))
+    p = stats.ttest_ind(*means, axis=0, equal_var=False).pvalue * means[0].shape[1]
+    assert p.min() > FALSE_ALARM, f"predictions depend on the ids: a corrected p value of {p.min():.1e}"
+
+
+def row_order(case: Case) -> None:
+    """Check that the order of the rows of a table changes no bit of the draws."""
+    shuffled = case.frame.sample(frac=1.0, random_state=3)
+    other = case.fit(case.interactions(shuffled))
+    for name, array in case.posterior.draws.items():
+        assert np.array_equal(array, other.draws[name]), f"site {name!r} depends on the order of the rows"
+
+
+def source_is_used(case: Case) -> None:
+    """Source ratings bear on target predictions if, and only if, the model says so."""
+    other = case.frame.copy()
+    source = other["domain"] != case.target
+    other.loc[source, "rating"] = other.loc[source, "rating"].to_numpy()[::-1]
+    rows = case.target_frame[["user", "item"]]
+    posteriors = case.posterior, case.fit(case.interactions(other))
+    means = [posterior.predict(rows)["mean"].to_numpy() for posterior in posteriors]
+    equal = np.array_equal(*means)
+    assert equal != case.uses_source, f"uses_source={case.uses_source}, but source rows say otherwise"
+
+
+def _newcomers(case: Case, side: str, domain: int, rng_seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
+    """Mean, variance and log density of ratings of newcomers simulated from ``prior`` given each draw.
+
+    Items, users and hyperparameters are those of the draw; the sites with the axis ``side`` are drawn anew. Returns
+    arrays (draw, newcomer) for one cell, its value, and the known partner's id.
+    """
+    posterior, model = case.posterior, case.model
+    data, rows = posterior.data, np.flatnonzero(posterior.data.domain == domain)
+    row = rows[len(rows) // 2]
+    partner = (data.item if side == "user" else data.user)[row]
+    changed = {"n_users": NEW} if side == "user" else {"n_items": NEW, "item_domain": torch.full((NEW,), domain)}
+    schema = dataclasses.replace(posterior.schema, **changed)
+    value = torch.tensor(posterior.schema.standardise(data.value[[row]], data.domain[[row]]))
+    everyone, one = torch.arange(NEW), torch.full((NEW,), int(partner))
+    codes = (everyone, one) if side == "user" else (one, everyone)
+    batch = Batch(*codes, torch.full((NEW,), domain))
+    parts = []
+    with torch.random.fork_rng(devices=[]), pyro.poutine.block():
+        torch.manual_seed(rng_seed)
+        kept = {name: x for name, x in posterior.latents().items() if side not in model.dims[name]}
+        for s in range(posterior.n_chains * posterior.n_draws):
+            fixed = {name: x[s] for name, x in kept.items()}
+            with pyro.poutine.condition(data=fixed):
+                latents = model.prior(schema)
+            law = model.likelihood.distribution(model.score(latents, batch), latents, batch)
+            parts.append(torch.stack([law.mean, law.variance, law.log_prob(value)]).double().numpy())
+    mean, variance, density = np.stack(parts, axis=1)
+    ids = data.items if side == "user" else data.users
+    return mean, variance, density, [ids.decode([partner])[0], data.value[row]]
+
+
+def _check_newcomer(case: Case, side: str) -> None:
+    posterior, other = case.posterior, "item" if side == "user" else "user"
+    for domain, name in enumerate(posterior.schema.domains):
+        mean, variance, density, (partner, value) = _newcomers(case, side, domain, domain)
+        center, scale = posterior.schema.center[domain], posterior.schema.scale[domain]
+        frame = pd.DataFrame({side: [UNKNOWN], other: [partner], "domain": [name], "rating": [value]})
+        answer = posterior.predict(frame).iloc[0]
+        sd = np.sqrt(variance.mean() + mean.var()) * scale
+        error = np.sqrt(mean.var(1).mean() / mean.size) * scale  # of the simulation, given the draws
+        found = f"{side} {UNKNOWN} in {name!r}: mean {answer['mean']:.4f}, sd {answer['sd']:.4f}"
+        want = f"simulation from the prior: mean {mean.mean() * scale + center:.4f} +- {error:.4f}, sd {sd:.4f}"
+        assert abs(answer["mean"] - mean.mean() * scale - center) < 5.0 * error + 1e-3 * scale, f"{found}; {want}"
+        assert abs(answer["sd"] / sd - 1.0) < SLACK, f"{found}; {want}"
+        score = posterior.log_score(frame)[0]
+        expected = logsumexp(density) - np.log(density.size) - np.log(scale)
+        assert abs(score - expected) < SLACK, f"log score {score:.4f} of an unknown {side}; simulation {expected:.4f}"
+
+
+def unknown_user(case: Case) -> None:
+    """Check that an unknown user is the prior of a new user, integrated out, in every domain."""
+    _check_newcomer(case, "user")
+
+
+def unknown_item(case: Case) -> None:
+    """Check that an unknown item is the prior of a new item of its domain, integrated out."""
+    _check_newcomer(case, "item")
+
+
+def diagnostics_with_chains(case: Case) -> None:
+    """R-hat and effective sample sizes exist with two chains and with one, and are about what is identified."""
+    one = dataclasses.replace(case.method, chains=1) if isinstance(case.method, Gibbs) else case.method
+    for posterior in (case.posterior, case.fit(method=one)):
+        with quiet():
+            table = posterior.diagnostics()
+        assert list(table.columns) == ["mean", "sd", "rhat", "ess_bulk", "ess_tail"]
+        missing = table.index[table.isna().any(axis=1)].tolist()
+        assert not missing, f"no diagnostics for {missing}"
+        assert (table["ess_bulk"] > 0).all()
+        assert table.index.is_unique, "quantities share a name"
+        large = {name for name, axes in case.model.dims.items() if {"user", "item"} & set(axes)}
+        named = {str(name).split("[")[0] for name in table.index}
+        assert not large & named, f"{large & named} rotate, or are too many, and are not diagnosed"
+        assert any(str(name).startswith("prediction[") for name in table.index), "predictions are not diagnosed"
+
+
+def datatree(case: Case) -> None:
+    """Check the five groups of the tree, their axes and numbers, and that ArviZ's functions run on it."""
+    import arviz_stats
+
+    posterior, model = case.posterior, case.model
+    tree = posterior.to_datatree()
+    groups = {"posterior", "log_likelihood", "log_prior", "observed_data", "sample_stats"}
+    assert groups <= set(tree.children), f"groups {groups - set(tree.children)} are missing"
+    labels = coordinates(posterior)
+    for name, axes in model.dims.items():
+        array = tree["posterior"][name]
+        assert array.dims == ("chain", "draw", *axes), f"site {name!r} has axes {array.dims} in the tree"
+        assert all(list(array.coords[axis].values) == list(labels[axis]) for axis in axes), f"coordinates of {name!r}"
+        assert np.array_equal(array.values, posterior.draws[name])
+        prior = tree["log_prior"][name]
+        assert prior.dims == ("chain", "draw"), f"log_prior of {name!r} has axes {prior.dims}"
+        assert np.isfinite(prior.values).all(), f"log_prior of {name!r} is not finite"
+    shape = (posterior.n_chains, posterior.n_draws, len(case.target_frame))
+    for name in ("log_likelihood", "observed_data"):
+        assert list(tree[name].data_vars) == ["rating"], f"group {name!r} does not hold the ratings"
+    assert tree["log_likelihood"]["rating"].shape == shape
+    assert tree["observed_data"]["rating"].values.tolist() == case.target_frame["rating"].tolist()
+    pooled = logsumexp(tree["log_likelihood"]["rating"].values.astype(float), axis=(0, 1)) - np.log(shape[0] * shape[1])
+    np.testing.assert_allclose(pooled, posterior.log_score(case.target_frame), atol=2e-3, err_msg="log_likelihood")
+    assert "log_likelihood" not in posterior.to_datatree(log_likelihood=False).children
+    small = [name for name, axes in model.dims.items() if not {"user", "item"} & set(axes)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pareto k and short chains
+        assert len(arviz_stats.summary(tree, var_names=small)) >= len(small)
+        assert np.isfinite(arviz_stats.loo(tree).elpd)
+
+
+def prior_predictive_scale(case: Case) -> None:
+    """Check that a typical draw from the prior spreads the expected ratings by .2 to 2 sds of the ratings."""
+    tree = sample_prior(case.model, case.data, draws=100)
+    schema = Schema.of(case.model.view(case.data))
+    latents = {name: torch.from_numpy(tree["prior"][name].values[0]) for name in case.model.dims}
+    spread = case.model.score(latents, case.rows)[:, case.rows.domain == schema.n_domains - 1].std(-1).median()
+    assert 0.2 < float(spread) < 2.0, f"the prior's typical sd of eta is {float(spread):.2f} sd of the ratings"
