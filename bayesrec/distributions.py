@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import MixtureSameFamily, MultivariateNormal, TorchDistribution, TransformedDistribution
@@ -39,7 +40,7 @@ class HuangWand(TorchDistribution):
     dof : float
     """
 
-    arg_constraints = {"scale": constraints.independent(constraints.positive, 1)}
+    arg_constraints: ClassVar = {"scale": constraints.independent(constraints.positive, 1)}
     support = constraints.positive_definite
     has_rsample = False
 
@@ -54,7 +55,7 @@ class HuangWand(TorchDistribution):
             self.scale.expand(torch.Size(batch_shape) + self.event_shape[:1]), self.dof, validate_args=False
         )
 
-    def sample(self, sample_shape=torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw covariance matrices, (sample, batch, R, R)."""
         size, scale = self.event_shape[0], self.scale.expand(torch.Size(sample_shape) + self.scale.shape)
         mixing = torch.distributions.Gamma(torch.full_like(scale, 0.5), scale.square().reciprocal()).sample()

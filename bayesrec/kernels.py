@@ -12,10 +12,10 @@ import math
 import numpy as np
 from numba import njit
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
+_compiled = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def cholesky(a):
     """Lower Cholesky factor of ``a`` in place (upper triangle is left as it was); False if not positive definite."""
     n = a.shape[0]
@@ -35,9 +35,9 @@ def cholesky(a):
     return True
 
 
-@njit(**_OPTIONS)
+@_compiled
 def solve_lower(chol, x):
-    """x <- L^-1 x in place."""
+    """X <- L^-1 x in place."""
     n = x.shape[0]
     for i in range(n):
         t = x[i]
@@ -46,9 +46,9 @@ def solve_lower(chol, x):
         x[i] = t / chol[i, i]
 
 
-@njit(**_OPTIONS)
+@_compiled
 def solve_upper(chol, x):
-    """x <- L'^-1 x in place."""
+    """X <- L'^-1 x in place."""
     n = x.shape[0]
     for i in range(n - 1, -1, -1):
         t = x[i]
@@ -57,9 +57,9 @@ def solve_upper(chol, x):
         x[i] = t / chol[i, i]
 
 
-@njit(**_OPTIONS)
+@_compiled
 def invert(chol, out):
-    """out <- (L L')^-1 from the lower factor."""
+    """Out <- (L L')^-1 from the lower factor."""
     n = chol.shape[0]
     for j in range(n):
         for i in range(n):
@@ -69,16 +69,16 @@ def invert(chol, out):
         solve_upper(chol, out[j])
 
 
-@njit(**_OPTIONS)
+@_compiled
 def log_det(chol):
-    """log det(L L')."""
+    """Log det(L L')."""
     s = 0.0
     for i in range(chol.shape[0]):
         s += np.log(chol[i, i])
     return 2.0 * s
 
 
-@njit(**_OPTIONS)
+@_compiled
 def accumulate(start, stop, index, value, weight, other, precision, linear):
     """Add the likelihood of ratings start..stop to a row's precision (lower triangle) and linear term.
 
@@ -116,7 +116,7 @@ def accumulate(start, stop, index, value, weight, other, precision, linear):
         t += 1
 
 
-@njit(**_OPTIONS)
+@_compiled
 def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior_linear, normals, out):
     """Draw each row from its Gaussian conditional; returns the number of rows that were not positive definite."""
     n_rows, n = out.shape
@@ -137,7 +137,7 @@ def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior
     return bad
 
 
-@njit(**_OPTIONS)
+@_compiled
 def grams(indptr, index, value, weight, other, precision, linear):
     """Per row: sum of w v v' (full matrix) and sum of w v r, written to (rows, R, R) and (rows, R)."""
     n = linear.shape[1]
@@ -150,7 +150,7 @@ def grams(indptr, index, value, weight, other, precision, linear):
                 precision[u, j, i] = precision[u, i, j]
 
 
-@njit(**_OPTIONS)
+@_compiled
 def row_errors(indptr, index, value, other, rows, out):
     """Sum of squared residuals of each row's ratings: ``out`` (rows,)."""
     n = rows.shape[1]
@@ -165,7 +165,7 @@ def row_errors(indptr, index, value, other, rows, out):
         out[u] = total
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _mixture_cdf(x, mean, sd):
     below = 0.0
     density = 0.0
@@ -177,14 +177,14 @@ def _mixture_cdf(x, mean, sd):
     return below / n, density * 0.3989422804014327 / n
 
 
-@njit(**_OPTIONS)
+@_compiled
 def mixture_cdf(mean, sd, value, out):
     """Distribution functions of equal-weight normal mixtures (row, draw) at ``value`` (row,)."""
     for r in range(mean.shape[0]):
         out[r] = _mixture_cdf(value[r], mean[r], sd[r])[0]
 
 
-@njit(**_OPTIONS)
+@_compiled
 def mixture_quantiles(mean, sd, probability, out):
     """Quantiles of equal-weight normal mixtures: mean, sd (row, draw), probability (q,), out (row, q).
 
@@ -220,9 +220,9 @@ def mixture_quantiles(mean, sd, probability, out):
             out[r, q] = x
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _sandwich(w, s, out):
-    """out <- w s w'."""
+    """Out <- w s w'."""
     n = w.shape[0]
     m = w.shape[1]
     tmp = np.empty(m)
@@ -239,7 +239,7 @@ def _sandwich(w, s, out):
             out[i, l] = t
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _evidence(inverse, log_det_cov, mean, gram, linear, a, b):
     """Log marginal likelihood (up to a constant) of target rows under theta ~ N(mean, cov), given cov's inverse.
 
@@ -263,9 +263,9 @@ def _evidence(inverse, log_det_cov, mean, gram, linear, a, b):
     return -0.5 * (quad + log_det_cov + log_det(a))
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _invert_sum(base, own, pop, use, skip, chol, inverse):
-    """inverse <- (base + sum of own[j] where used, pop[j] where not)^-1; returns the log determinant of the sum."""
+    """Inverse <- (base + sum of own[j] where used, pop[j] where not)^-1; returns the log determinant of the sum."""
     chol[:, :] = base
     for j in range(own.shape[0]):
         if j < skip:
@@ -277,7 +277,7 @@ def _invert_sum(base, own, pop, use, skip, chol, inverse):
     return log_det(chol)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def transfer_rows(
     indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, normals, uniforms,
     theta, phi, phi_used, gate, log_odds,

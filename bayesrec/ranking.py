@@ -98,7 +98,8 @@ def recommend(
             short.append(user_id)
     if short:
         warnings.warn(
-            f"{len(short)} of {len(ids)} users have fewer than {n} candidates (the first: {shown(short[0])}); their lists are shorter.",
+            f"{len(short)} of {len(ids)} users have fewer than {n} candidates (the first: {shown(short[0])}); "
+            "their lists are shorter.",
             DataWarning,
             stacklevel=2,
         )

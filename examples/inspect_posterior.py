@@ -1,6 +1,6 @@
 """A posterior in ArviZ: convergence of what is identified, prior against posterior, leave-one-out.
 
-    python examples/inspect_posterior.py [--smoke]
+python examples/inspect_posterior.py [--smoke]
 """
 
 from __future__ import annotations

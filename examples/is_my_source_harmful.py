@@ -1,6 +1,6 @@
 """Is my source harmful? Two sources for one target: one that fits, one that belongs to other people.
 
-    python examples/is_my_source_harmful.py [--smoke]
+python examples/is_my_source_harmful.py [--smoke]
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def test_fold_in_is_exact_for_one_noise_and_no_gate(data, newcomers):
 
 
 def test_fold_in_is_exact_for_two_gates():
-    """The gates of two sources are drawn one after the other, so one pass of the block is not an independent draw."""
+    """The gates of two sources are drawn one after the other, and carried from draw to draw: right in the long run."""
     frame = pd.DataFrame({"user": np.tile(np.arange(8), 9), "item": np.repeat(np.arange(9), 8)})
     frame = frame.assign(domain=np.repeat(["a", "b", "target"], 24), rating=np.sin(np.arange(72.0)))
     data = br.Interactions.from_frame(frame, target="target")

@@ -1,4 +1,4 @@
-"""Calibration: do the predictive distributions mean what they say?"""
+"""Calibration: whether the predictive distributions mean what they say."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pit(posterior: Posterior, frame: Any) -> np.ndarray:
     True
     """
     batch = posterior.data.encode(frame, need_value=True)
-    value = posterior.schema.standardise(batch.value, batch.domain)
+    value = posterior.schema.standardise(np.asarray(batch.value), batch.domain)
     out = np.empty(len(batch))
     for rows, mean, sd in predictive.components(posterior.model, posterior.draws, batch.user, batch.item, batch.domain):
         part = np.empty(len(mean))

@@ -1,4 +1,4 @@
-"""Source weight and relevance: what a prediction owes to the source, to the population and to the user's own ratings."""
+"""Source weight and relevance: what a prediction owes to source, population and the user's own ratings."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def source_weight(posterior: Posterior, frame: Any, draws: int = 100) -> Any:
         out[:, batch.user >= 0] = total / count
     out /= out.sum(0)
     names = posterior.data.columns
-    table = {names.user: batch.user_id, names.item: batch.item_id}
-    return make_frame(table | dict(zip(("source", "population", "target"), out, strict=True)), batch.backend)
+    answer: dict[str, Any] = {names.user: batch.user_id, names.item: batch.item_id}
+    return make_frame(answer | dict(zip(("source", "population", "target"), out, strict=True)), batch.backend)
 
 
 def relevance(posterior: Posterior, draws: int = 100) -> Any:

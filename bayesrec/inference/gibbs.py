@@ -7,12 +7,10 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from bayesrec.blocks import State
-from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
 from bayesrec.errors import ConvergenceWarning, DataError
 from bayesrec.inference.base import Method

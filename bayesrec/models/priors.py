@@ -82,7 +82,11 @@ def item_prior(schema: Any, rank: int) -> Latents:
     mean = pyro.sample("item_mean", dist.Normal(torch.zeros(n_domains, size), spread).to_event(2))
     scale = pyro.sample("item_scale", half_t(tensor(item_scale(rank)), shape=(n_domains, size)))
     loc, sd = mean[..., schema.item_domain, :], scale[..., schema.item_domain, :]
-    return {"item_mean": mean, "item_scale": scale, "item_vector": pyro.sample("item_vector", dist.Normal(loc, sd).to_event(2))}
+    return {
+        "item_mean": mean,
+        "item_scale": scale,
+        "item_vector": pyro.sample("item_vector", dist.Normal(loc, sd).to_event(2)),
+    }
 
 
 def population_prior(rank: int) -> Latents:

@@ -34,7 +34,9 @@ class SingleVector(Model):
         out = priors.item_prior(schema, self.rank) | priors.population_prior(self.rank)
         mean, cov = out["user_mean"].unsqueeze(-2), out["user_cov"].unsqueeze(-3)
         shape = mean.shape[:-2] + (schema.n_users,)
-        out["user_vector"] = pyro.sample("user_vector", MultivariateNormal(mean, covariance_matrix=cov).expand(shape).to_event(1))
+        out["user_vector"] = pyro.sample(
+            "user_vector", MultivariateNormal(mean, covariance_matrix=cov).expand(shape).to_event(1)
+        )
         return out | self.likelihood.prior(schema)
 
     def vectors(self, latents: Latents, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -106,7 +108,9 @@ class SingleVector(Model):
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
         """Sum of squared residuals of each user in each domain, (domain, user)."""
         rows = np.repeat(state["user_vector"], table.n_domains, axis=0)
-        out = conjugate.row_squared_errors(table.user_ptr, table.user_item, table.user_value, state["item_vector"], rows)
+        out = conjugate.row_squared_errors(
+            table.user_ptr, table.user_item, table.user_value, state["item_vector"], rows
+        )
         return out.reshape(table.n_users, table.n_domains).T
 
     def identified(self, latents: Latents) -> dict[str, Any]:

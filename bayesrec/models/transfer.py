@@ -33,7 +33,7 @@ class TransferMF(Model):
     """Matrix factorisation of the target whose prior for each user comes from the user's source ratings. Stable.
 
     The user's target vector is ``theta_u = m + sum_k W_k phi_uk + eps``, ``eps ~ N(0, user_cov)``: ``phi_uk`` is the
-    vector of user ``u`` in source ``k``, ``W_k`` a map that is learned and shrunk to zero. For a share ``gate[k]`` of the
+    vector of user ``u`` in source ``k``, ``W_k`` a learned map, shrunk to zero. For a share ``gate[k]`` of the
     users the source says nothing: for them an independent copy of ``phi_uk`` stands in its place, so that their
     prior is exactly the population's. Everything is fitted jointly. Robust meta-analytic priors (Schmidli et al.
     2014) brought to the mapping methods of Man et al. (2017); the construction of the gate is ours.
@@ -98,8 +98,8 @@ class TransferMF(Model):
         sd = _spread_map_scale(out["map_scale"], size)
         out["map"] = pyro.sample("map", dist.Normal(torch.zeros_like(sd), sd).to_event(3))
         if self.gate:
-            concentration = (torch.full((n_sources,), c) for c in GATE_PRIOR)
-            out["gate"] = pyro.sample("gate", dist.Beta(*concentration).to_event(1))
+            off, on = (torch.full((n_sources,), c) for c in GATE_PRIOR)
+            out["gate"] = pyro.sample("gate", dist.Beta(off, on).to_event(1))
         out["user_vector"] = pyro.sample("user_vector", self._users(out, n_sources))
         return out | self.likelihood.prior(schema)
 
@@ -197,8 +197,8 @@ class TransferMF(Model):
 
         def population(state: State, rng: np.random.Generator) -> State:
             # Users without target rows are leaves of this regression: nothing is known of their theta but its prior.
-            design = [np.ones((in_target.sum(), 1)), *(used[in_target] for used in state["phi_used"])]
-            design = np.concatenate(design, axis=1)
+            columns = [np.ones((in_target.sum(), 1)), *(used[in_target] for used in state["phi_used"])]
+            design = np.concatenate(columns, axis=1)
             response = state["user_vector"][in_target]
             spread = [1.0 / scales[parts].T ** 2 for scales in state["map_scale"]]
             precision = np.concatenate([prior_mean_precision, *spread])
@@ -244,7 +244,11 @@ class TransferMF(Model):
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
         """Sum of squared residuals of each user in each domain, (domain, user)."""
-        rows = np.concatenate([state["source_vector"], state["user_vector"][None]]).transpose(1, 0, 2).reshape(-1, self.rank + 1)
+        rows = (
+            np.concatenate([state["source_vector"], state["user_vector"][None]])
+            .transpose(1, 0, 2)
+            .reshape(-1, self.rank + 1)
+        )
         out = conjugate.row_squared_errors(
             table.user_ptr, table.user_item, table.user_value, state["item_vector"], np.ascontiguousarray(rows)
         )
@@ -285,8 +289,8 @@ class TransferMF(Model):
             log_chance[c] += _log_evidence(v_src, mean, gram[:, -1], linear[:, -1])
         chance = np.exp(log_chance - log_chance.max(0))
         chance /= chance.sum(0)
-        on = np.array(configurations, dtype=bool)
-        relevance = np.stack([chance[on[:, k]].sum(0) for k in range(n_sources)])
+        open_gates = np.array(configurations, dtype=bool)
+        relevance = np.stack([chance[open_gates[:, k]].sum(0) for k in range(n_sources)])
         unknown = (table.count[:-1] == 0) if self.gate else np.ones_like(relevance, dtype=bool)
         return Informants(
             probability=chance,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyro
@@ -48,7 +48,7 @@ def log_prior(model: Model, schema: Schema, latents: Latents) -> dict[str, torch
     with pyro.poutine.trace() as trace, pyro.poutine.condition(data=latents):
         model.prior(schema)
     nodes = trace.trace.nodes
-    return {name: nodes[name]["fn"].log_prob(value) for name, value in latents.items()}
+    return {name: cast(Any, nodes[name]["fn"]).log_prob(value) for name, value in latents.items()}
 
 
 def to_datatree(posterior: Posterior, log_likelihood: bool) -> Any:

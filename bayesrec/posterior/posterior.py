@@ -134,7 +134,7 @@ class Posterior:
             Log density of all rows of a user at once.
         """
         batch = self.data.encode(frame, need_value=True)
-        value = self.schema.standardise(batch.value, batch.domain)
+        value = self.schema.standardise(np.asarray(batch.value), batch.domain)
         constant = -0.5 * np.log(2.0 * np.pi) - np.log(self.schema.scale[batch.domain])
         codes, user = np.unique(batch.user, return_inverse=True)
         total = np.zeros((len(codes), self.n_chains * self.n_draws))

@@ -1,4 +1,4 @@
-"""From draws to predictive distributions: the part of the draws that some rows need, unknown ids filled in. Internal."""
+"""From draws to predictive distributions: the draws that some rows need, unknown ids filled in. Internal."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def components(
         unknown = bool(rows.unknown_user.any() or rows.unknown_item.any())
         variance = _spread(model, rows) if unknown else torch.zeros((), dtype=eta.dtype)
         mean, sd = model.likelihood.components(eta, variance, rows.latents, rows.batch)
-        yield part, *(np.ascontiguousarray(x.numpy().T, dtype=np.float64) for x in (mean, sd.expand(mean.shape)))
+        by_row = [np.ascontiguousarray(x.numpy().T, dtype=np.float64) for x in (mean, sd.expand(mean.shape))]
+        yield part, by_row[0], by_row[1]
 
 
 def quantiles(mean: np.ndarray, sd: np.ndarray, probability: tuple[float, ...]) -> np.ndarray:

@@ -84,11 +84,9 @@ def save(posterior: Posterior, path: str | Path, data: bool) -> Path:
 def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:
     data, schema = posterior.data, posterior.schema
     rows = data if keep_data else data.mask(np.zeros(len(data), dtype=bool))
-    np.savez(folder / "draws.npz", **posterior.draws)
-    np.savez(folder / "stats.npz", **posterior.stats)
-    time = {} if rows.time is None else {"time": rows.time}
-    codes = {name: getattr(rows, name) for name in ("user", "item", "domain", "value")}
-    np.savez(folder / "ratings.npz", **codes, **time)
+    groups: dict[str, dict[str, Any]] = {"draws": posterior.draws, "stats": posterior.stats, "ratings": _ratings(rows)}
+    for name, arrays in groups.items():
+        np.savez(folder / f"{name}.npz", **arrays)
     np.savez(folder / "schema.npz", item_domain=schema.item_domain.numpy(), center=schema.center, scale=schema.scale)
     vocabularies = {}
     for side in ("users", "items"):
@@ -112,6 +110,11 @@ def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:
     (folder / META).write_text(json.dumps(meta, indent=1))
 
 
+def _ratings(rows: Interactions) -> dict[str, np.ndarray]:
+    time = {} if rows.time is None else {"time": rows.time}
+    return {name: getattr(rows, name) for name in ("user", "item", "domain", "value")} | time
+
+
 def load(path: str | Path, methods: Mapping[str, type]) -> dict[str, Any]:
     """Read a folder that :func:`save` wrote: the fields of a Posterior."""
     folder = Path(path)
@@ -123,7 +126,8 @@ def load(path: str | Path, methods: Mapping[str, type]) -> dict[str, Any]:
         meta = json.loads((folder / META).read_text())
         if meta["format"] > FORMAT:
             raise LoadError(
-                f"{str(path)!r} was written by a newer bayesrec (format {meta['format']}; this one reads up to {FORMAT}). Upgrade bayesrec."
+                f"{str(path)!r} was written by a newer bayesrec (format {meta['format']}; this one reads up to "
+                f"{FORMAT}). Upgrade bayesrec."
             )
         for name, digest in meta["files"].items():
             if not (folder / name).is_file():
@@ -140,7 +144,7 @@ def _read(folder: Path, meta: dict[str, Any], known: Mapping[str, type]) -> dict
         with np.load(folder / name, allow_pickle=False) as file:
             return dict(file)
 
-    vocabularies = {}
+    vocabularies: dict[str, Any] = {}
     for side, entry in meta["vocabularies"].items():
         blocks = (pd.read_parquet(folder / f"{side}-{k}.parquet")["id"] for k in range(entry["blocks"]))
         scopes = None if entry["scopes"] is None else tuple(entry["scopes"])
@@ -149,7 +153,10 @@ def _read(folder: Path, meta: dict[str, Any], known: Mapping[str, type]) -> dict
     layout = dict(meta["layout"], order=tuple(meta["layout"]["order"]))
     domains = tuple(meta["domains"])
     data = Interactions(
-        **{name: ratings[name] for name in ("user", "item", "domain", "value")},
+        user=ratings["user"],
+        item=ratings["item"],
+        domain=ratings["domain"],
+        value=ratings["value"],
         time=ratings.get("time"),
         domains=domains,
         columns=Columns(**meta["columns"]),
