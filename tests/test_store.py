@@ -123,7 +123,7 @@ def test_without_data_and_with_times_fold_in_still_works(frame, tmp_path):
 
 
 def test_what_is_not_there_cannot_be_loaded(tmp_path):
-    with pytest.raises(LoadError, match="there is no folder '.*nowhere'"):
+    with pytest.raises(LoadError, match=r"there is no folder '.*nowhere'"):
         br.load(tmp_path / "nowhere")
     with pytest.raises(LoadError, match=f"has no {store.META}"):
         br.load(tmp_path)

@@ -381,7 +381,8 @@ class Interactions:
                 raise DataError(f"{role} {shown(ids[int(np.argmax(codes < 0))])} is unknown; extend the {role}s first")
         time = self.time
         if time is not None:
-            new = np.full(len(batch), time.max(), dtype=time.dtype) if batch.time is None else batch.time
+            newest = time.max() if len(time) else np.zeros((), time.dtype)
+            new = np.full(len(batch), newest, dtype=time.dtype) if batch.time is None else batch.time
             time = np.concatenate([time, new])
         names = ("user", "item", "domain", "value")
         rows = {name: np.concatenate([getattr(self, name), getattr(batch, name)]) for name in names}

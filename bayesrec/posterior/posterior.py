@@ -129,15 +129,15 @@ class Posterior:
         by_chain : ndarray, (chain, row)
             Log density of each row under the draws of one chain: the spread over chains is sampler noise.
         user : ndarray, (row,)
-            Position of each row's user in ``joint``; all unknown users share one position.
+            Position of each row's user in ``joint``, by id.
         joint : ndarray, (user,)
             Log density of all rows of a user at once.
         """
         batch = self.data.encode(frame, need_value=True)
         value = self.schema.standardise(np.asarray(batch.value), batch.domain)
         constant = -0.5 * np.log(2.0 * np.pi) - np.log(self.schema.scale[batch.domain])
-        codes, user = np.unique(batch.user, return_inverse=True)
-        total = np.zeros((len(codes), self.n_chains * self.n_draws))
+        user, ids = pd.factorize(batch.user_id)
+        total = np.zeros((len(ids), self.n_chains * self.n_draws))
         by_chain = np.empty((self.n_chains, len(batch)))
         for rows, mean, sd in predictive.components(self.model, self.draws, batch.user, batch.item, batch.domain):
             density = -0.5 * ((value[rows, None] - mean) / sd) ** 2 - np.log(sd) + constant[rows, None]
