@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,28 @@ class Method(ABC):
     """How to get from a model and data to draws: a frozen config value with one ``run``. Provisional."""
 
     @abstractmethod
-    def run(self, model: Model, data: Interactions, schema: Schema, seed: int, progress: bool) -> Posterior:
+    def run(
+        self,
+        model: Model,
+        data: Interactions,
+        schema: Schema,
+        seed: int,
+        progress: bool,
+        checkpoint: str | Path | None = None,
+    ) -> Posterior:
         """Return the posterior. ``data`` is what the model looks at, checked."""
 
 
-def fit(model: Model, data: Interactions, method: Method, *, seed: int = 0, progress: bool = True) -> Posterior:
+def fit(
+    model: Model,
+    data: Interactions,
+    method: Method,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+    device: str = "cpu",
+) -> Posterior:
     """Fit a model to data. Stable.
 
     Parameters
@@ -40,6 +58,11 @@ def fit(model: Model, data: Interactions, method: Method, *, seed: int = 0, prog
         Two fits with one seed are equal, whatever the number of threads.
     progress : bool
         Show a progress bar, if the standard error stream is a terminal.
+    checkpoint : str or Path, optional
+        A folder where every chain writes its state now and then. The same call after an interruption, or after the
+        process was killed, goes on from there and gives the draws of an unbroken run; the files go when it is done.
+    device : str
+        ``"cpu"``; no other so far.
 
     Returns
     -------
@@ -48,7 +71,10 @@ def fit(model: Model, data: Interactions, method: Method, *, seed: int = 0, prog
     Raises
     ------
     DataError
-        Data that the model or its likelihood cannot use: no source, no shared users, constant values.
+        Data that the model or its likelihood cannot use: no source, no shared users, constant values. A checkpoint
+        of another model, method, seed or data.
+    UnsupportedMethodError
+        Shared items, or a device other than the CPU.
 
     Examples
     --------
@@ -68,9 +94,11 @@ def fit(model: Model, data: Interactions, method: Method, *, seed: int = 0, prog
         raise UnsupportedMethodError(
             "models take shared='users' so far; swap the user and item columns to share items."
         )
+    if device != "cpu":
+        raise UnsupportedMethodError(f"device must be 'cpu', not {device!r}: nothing runs elsewhere so far.")
     view = model.view(data)
     model.check(view)
-    return method.run(model, view, Schema.of(view), int(seed), progress)
+    return method.run(model, view, Schema.of(view), int(seed), progress, checkpoint)
 
 
 def fit_unchecked(model: Model, data: Interactions, method: Method, seed: int, progress: bool = False) -> Posterior:

@@ -6,7 +6,8 @@ import os
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from bayesrec.blocks import State
 from bayesrec.data import Interactions
 from bayesrec.errors import ConvergenceWarning, DataError
 from bayesrec.inference.base import Method
+from bayesrec.inference.checkpoint import ChainFile, fingerprint
 from bayesrec.inference.progress import Progress
 from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior
@@ -60,19 +62,35 @@ class Gibbs(Method):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise DataError(f"Gibbs({name}=...) must be a whole number of at least {least}, not {value!r}")
 
-    def run(self, model: Model, data: Interactions, schema: Schema, seed: int, progress: bool) -> Posterior:
-        """Run the chains in threads; Ctrl-C keeps what every chain has drawn by then."""
+    def run(
+        self,
+        model: Model,
+        data: Interactions,
+        schema: Schema,
+        seed: int,
+        progress: bool,
+        checkpoint: str | Path | None = None,
+    ) -> Posterior:
+        """Run the chains in threads; Ctrl-C keeps what was drawn by then."""
         table = schema.table(data)
         stop = threading.Event()
         kept: list[list[dict[str, np.ndarray]]] = [[] for _ in range(self.chains)]
         stats: list[list[float]] = [[] for _ in range(self.chains)]
         sweeps = self.warmup + self.draws * self.thin
+        same = checkpoint and fingerprint(
+            model, replace(self, threads=None), seed, data.user, data.item, data.domain, data.value
+        )
+        files = [ChainFile(checkpoint, c, same or "") for c in range(self.chains)]
 
         def chain(c: int) -> None:
             rng = np.random.default_rng([seed, c])
             state = model.start(table, rng)
+            first, saved = 0, files[c].read()
+            if saved:
+                first, state, rng.bit_generator.state, kept[c], stats[c] = saved
+                bar.advance(first)
             blocks = model.blocks(table)
-            for sweep in range(sweeps):
+            for sweep in range(first, sweeps):
                 if stop.is_set():
                     return
                 for block in blocks:
@@ -85,13 +103,14 @@ class Gibbs(Method):
                         raise FloatingPointError(_blame(state, model, c, sweep))
                     stats[c].append(log_density)
                     kept[c].append({name: np.asarray(state[name], dtype=np.float32) for name in model.dims})
+                files[c].write(sweep + 1, state, rng, kept[c], stats[c])
                 bar.advance()
 
-        threads = (
-            self.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else self.threads or 1
-        )
         interrupted = False
-        with Progress("Gibbs", self.chains * sweeps, progress) as bar, ThreadPoolExecutor(threads) as pool:
+        with (
+            Progress("Gibbs", self.chains * sweeps, progress) as bar,
+            ThreadPoolExecutor(self.threads or _cpus()) as pool,
+        ):
             futures = [pool.submit(chain, c) for c in range(self.chains)]
             try:
                 for future in futures:
@@ -100,18 +119,33 @@ class Gibbs(Method):
                 interrupted = True
             finally:
                 stop.set()
-        finished = min(map(len, kept))
+        chosen, finished = _rectangle([len(k) for k in kept])
         if interrupted:
             if not finished:
-                raise KeyboardInterrupt("interrupted before every chain had a draw; nothing to keep")
+                raise KeyboardInterrupt("interrupted before the first draw; there is nothing to keep")
             warnings.warn(
-                f"interrupted: kept {finished} of {self.draws} draws in each of {self.chains} chains.",
+                f"interrupted: kept {finished} of {self.draws} draws in each of {len(chosen)} of {self.chains} chains.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        draws = {name: np.stack([[d[name] for d in chain[:finished]] for chain in kept]) for name in model.dims}
-        density = np.array([s[:finished] for s in stats])
+        else:
+            for file in files:
+                file.remove()
+        draws = {name: np.stack([[d[name] for d in kept[c][:finished]] for c in chosen]) for name in model.dims}
+        density = np.array([stats[c][:finished] for c in chosen])
         return Posterior(draws, model, self, data, schema, {"log_density": density})
+
+
+def _cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _rectangle(lengths: list[int]) -> tuple[list[int], int]:
+    """Chains and draws a chain that keep most draws of chains with these lengths."""
+    order = sorted(range(len(lengths)), key=lambda c: -lengths[c])
+    k = max(range(len(order)), key=lambda k: (k + 1) * lengths[order[k]])
+    return sorted(order[: k + 1]), lengths[order[k]]
 
 
 def _blame(state: State, model: Model, chain: int, sweep: int) -> str:
