@@ -7,8 +7,6 @@ Matrices are ``(R, R)`` with ``R = rank + 1`` components, bias first.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
@@ -163,61 +161,6 @@ def row_errors(indptr, index, value, other, rows, out):
                 e -= rows[u, k] * o[k]
             total += e * e
         out[u] = total
-
-
-@_compiled
-def _mixture_cdf(x, mean, sd):
-    below = 0.0
-    density = 0.0
-    for s in range(mean.shape[0]):
-        z = (x - mean[s]) / sd[s]
-        below += 0.5 * math.erfc(-z * 0.7071067811865476)
-        density += math.exp(-0.5 * z * z) / sd[s]
-    n = mean.shape[0]
-    return below / n, density * 0.3989422804014327 / n
-
-
-@_compiled
-def mixture_cdf(mean, sd, value, out):
-    """Distribution functions of equal-weight normal mixtures (row, draw) at ``value`` (row,)."""
-    for r in range(mean.shape[0]):
-        out[r] = _mixture_cdf(value[r], mean[r], sd[r])[0]
-
-
-@_compiled
-def mixture_quantiles(mean, sd, probability, out):
-    """Quantiles of equal-weight normal mixtures: mean, sd (row, draw), probability (q,), out (row, q).
-
-    Newton steps inside a bracket that every step narrows, so a row's answer depends on that row alone.
-    """
-    for r in range(mean.shape[0]):
-        centre = 0.0
-        low0 = np.inf
-        high0 = -np.inf
-        for s in range(mean.shape[1]):
-            centre += mean[r, s]
-            low0 = min(low0, mean[r, s] - 9.0 * sd[r, s])
-            high0 = max(high0, mean[r, s] + 9.0 * sd[r, s])
-        centre /= mean.shape[1]
-        for q in range(probability.shape[0]):
-            low = low0
-            high = high0
-            x = centre
-            for _ in range(80):
-                p, d = _mixture_cdf(x, mean[r], sd[r])
-                gap = p - probability[q]
-                if gap > 0.0:
-                    high = x
-                else:
-                    low = x
-                step = x - gap / d if d > 1e-12 else low
-                if not low < step < high:
-                    step = 0.5 * (low + high)
-                if abs(step - x) < 1e-9 * (1.0 + abs(x)):
-                    x = step
-                    break
-                x = step
-            out[r, q] = x
 
 
 @_compiled

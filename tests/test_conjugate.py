@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import integrate, optimize, special, stats
 
-from bayesrec import conjugate, kernels
+from bayesrec import conjugate, kernels, mixtures
 from bayesrec.conjugate import Table
 from bayesrec.distributions import HuangWand, gated_normal, half_t
 
@@ -435,10 +435,10 @@ def test_mixtures_of_normals():
     rng = np.random.default_rng(0)
     mean, sd = 3 * rng.standard_normal((5, 40)), rng.uniform(0.01, 2.0, (5, 40))
     p, out, back = np.array([1e-4, 0.05, 0.5, 0.95]), np.empty((5, 4)), np.empty(5)
-    kernels.mixture_quantiles(mean, sd, p, out)
+    mixtures.mixture_quantiles(mean, sd, p, out)
     for r in range(5):
         for q in range(4):
             want = optimize.brentq(lambda x, r=r, q=q: stats.norm.cdf(x, mean[r], sd[r]).mean() - p[q], -40, 40, xtol=1e-12)
             assert out[r, q] == pytest.approx(want, abs=1e-6)
-    kernels.mixture_cdf(mean, sd, np.ascontiguousarray(out[:, 1]), back)
+    mixtures.mixture_cdf(mean, sd, np.ascontiguousarray(out[:, 1]), back)
     np.testing.assert_allclose(back, 0.05, atol=1e-7)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesrec import kernels
+from bayesrec import mixtures
 from bayesrec.posterior import Posterior, predictive
 
 __all__ = ["coverage", "pit"]
@@ -39,7 +39,7 @@ def pit(posterior: Posterior, frame: Any) -> np.ndarray:
     out = np.empty(len(batch))
     for rows, mean, sd in predictive.components(posterior.model, posterior.draws, batch.user, batch.item, batch.domain):
         part = np.empty(len(mean))
-        kernels.mixture_cdf(mean, sd, value[rows], part)
+        mixtures.mixture_cdf(mean, sd, value[rows], part)
         out[rows] = part
     return out
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesrec import kernels
+from bayesrec import mixtures
 from bayesrec.likelihoods import Latents
 from bayesrec.models.base import Batch, Model, Population
 
@@ -119,5 +119,5 @@ def components(
 def quantiles(mean: np.ndarray, sd: np.ndarray, probability: tuple[float, ...]) -> np.ndarray:
     """Quantiles (row, q) of mixtures of normals with equal weights, components (row, draw)."""
     out = np.empty((len(mean), len(probability)))
-    kernels.mixture_quantiles(mean, sd, np.array(probability), out)
+    mixtures.mixture_quantiles(mean, sd, np.array(probability), out)
     return out
