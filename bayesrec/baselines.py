@@ -46,7 +46,9 @@ def _shrunk(value: np.ndarray, group: np.ndarray, n_groups: int) -> tuple[np.nda
     total = np.bincount(group, value, minlength=n_groups)
     mean = total / np.maximum(n, 1)
     many = n > 1
-    within = ((value - mean[group]) ** 2).sum() / max((n[many] - 1).sum(), 1)
+    # no group with two rows says nothing of the spread within: shrink them all the way
+    squares, free = ((value - mean[group]) ** 2).sum(), (n[many] - 1).sum()
+    within = max(squares / free if free else (value**2).sum() / max(len(value), 1), 1e-9)
     between = max(((n * mean**2).sum() - (n > 0).sum() * within) / max(n.sum(), 1), 1e-6)
     shrinkage = within / between
     left_out = (total[group] - value) / (n[group] - 1 + shrinkage)

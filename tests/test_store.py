@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -206,6 +207,21 @@ def test_a_save_that_fails_leaves_the_old_folder_whole(pmf, saved, monkeypatch, 
     with pytest.raises(type(error)):
         pmf.save(saved)
     monkeypatch.undo()
+    assert br.load(saved).predict(target_rows).equals(transfer.predict(target_rows))
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+def test_a_save_that_cannot_move_into_place_puts_the_old_folder_back(pmf, saved, monkeypatch, transfer, target_rows):
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name.endswith(".new"):
+            raise OSError("not here")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="not here"):
+        pmf.save(saved)
     assert br.load(saved).predict(target_rows).equals(transfer.predict(target_rows))
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
 

@@ -90,6 +90,21 @@ class NarrowSource(CollectiveMF):
         return dataclasses.replace(out, user_cov=half * out.user_cov)
 
 
+class SureOfNewItems(PMF):
+    """Takes every unknown item for the average one."""
+
+    def population(self, latents):
+        out = super().population(latents)
+        return dataclasses.replace(out, item_var=0.0 * out.item_var)
+
+
+class QuietStrangers(br.Gaussian):
+    """Gives every unknown user the noise of the average one."""
+
+    def unknown_user(self, latents):
+        return {name: torch.zeros_like(x) for name, x in super().unknown_user(latents).items()}
+
+
 class ShiftedItems(CollectiveMF):
     """Takes an unknown item for a good one."""
 
@@ -167,6 +182,8 @@ FAULTS = [
     (Diary(rank=1), False, draws.model_unchanged, "attributes"),
     (NarrowPopulation(rank=1), True, prediction.unknown_user, "simulation"),
     (ShiftedItems(rank=1), True, prediction.unknown_item, "simulation"),
+    (SureOfNewItems(rank=1), False, prediction.unknown_both, "simulation"),
+    (PMF(rank=1, likelihood=QuietStrangers()), False, prediction.unknown_user, "simulation"),
     (FirstComeFirstServed(rank=1), False, prediction.relabelling, "depend on the ids"),
     (Stubborn(rank=1), False, draws.equal_seeds, "do not depend on the seed"),
     (Leaky(rank=1), False, prediction.source_is_used, "uses_source=False"),

@@ -94,7 +94,11 @@ class Gibbs(Method):
                 if stop.is_set():
                     return
                 for block in blocks:
-                    state |= block.update(state, rng)
+                    new = block.update(state, rng)
+                    bad = [name for name in block.sites if not np.isfinite(new[name]).all()]
+                    if bad:
+                        raise FloatingPointError(f"chain {c}, sweep {sweep}: {bad} of block {block.name!r} not finite.")
+                    state |= new
                 done = sweep + 1 - self.warmup
                 if done > 0 and done % self.thin == 0:
                     errors = model.squared_errors(state, table)

@@ -69,14 +69,15 @@ def to_datatree(posterior: Posterior, log_likelihood: bool) -> Any:
     if posterior.stats:
         groups["sample_stats"] = posterior.stats
     tree = from_dict(groups, dims=dims, coords=coords)
-    extra, rows = {"log_prior": prior}, posterior.data.is_target
-    column = posterior.data.columns.value or "value"
+    tree["log_prior"] = from_dict({"log_prior": prior}, dims={}).children["log_prior"]
+    rows, column = posterior.data.is_target, posterior.data.columns.value or "value"
     if rows.any():
-        extra["observed_data"] = {column: posterior.data.value[rows]}
+        observed = {"observed_data": {column: posterior.data.value[rows]}}
         if log_likelihood:
-            extra["log_likelihood"] = {column: posterior.log_likelihood()}
-    axis = row_axis(column)
-    for name, group in from_dict(extra, dims={column: [axis]}, coords={axis: np.flatnonzero(rows)}).children.items():
-        tree[name] = group  # apart: a value column may be named like a site
+            observed["log_likelihood"] = {column: posterior.log_likelihood()}
+        axis = row_axis(column)
+        tree_of_rows = from_dict(observed, dims={column: [axis]}, coords={axis: np.flatnonzero(rows)})
+        for name, group in tree_of_rows.children.items():
+            tree[name] = group  # apart: a value column may be named like a site
     tree.attrs |= {"library": "bayesrec", "model": repr(posterior.model), "method": repr(posterior.method)}
     return tree

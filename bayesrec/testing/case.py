@@ -26,7 +26,7 @@ UNKNOWN = 10**6  # an id that no example table holds
 
 
 def example_frame(seed: int = 0) -> pd.DataFrame:
-    """Return the default table: 30 users, 12 + 10 items, 4 users without target rows. Provisional.
+    """Return the default table: 30 users, 12 + 10 items, 4 users without target rows, 10 noisy raters. Provisional.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ def example_frame(seed: int = 0) -> pd.DataFrame:
     frame, _ = synthetic.cross_domain(
         n_users=30, n_items=(12, 10), n_ratings=(6, 4), rank=1, n_cold=4, noise=0.5, seed=seed
     )
-    return frame.rename(columns={"value": "rating"})
+    noise = np.random.default_rng([seed, 1]).standard_normal(len(frame))
+    return frame.assign(value=frame["value"] + noise * (frame["user"] % 3 == 0)).rename(columns={"value": "rating"})
 
 
 @dataclass

@@ -102,6 +102,10 @@ class ModelConformance:
         """See :func:`bayesrec.testing.prediction.unknown_item`."""
         prediction.unknown_item(case)
 
+    def test_unknown_both(self, case: Case) -> None:
+        """See :func:`bayesrec.testing.prediction.unknown_both`."""
+        prediction.unknown_both(case)
+
     def test_diagnostics_with_chains(self, case: Case) -> None:
         """See :func:`bayesrec.testing.prediction.diagnostics_with_chains`."""
         prediction.diagnostics_with_chains(case)
