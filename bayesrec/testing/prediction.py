@@ -88,11 +88,10 @@ def _newcomers(case: Case, new: set[str], row: int, domain: int) -> tuple[np.nda
     The partner of a newcomer, and the value, are those of a training row.
     """
     posterior, model, data = case.posterior, case.model, case.posterior.data
-    codes, everyone = {"user": int(data.user[row]), "item": int(data.item[row])}, torch.arange(NEW)
-    batch = Batch(
-        *(everyone if side in new else torch.full((NEW,), code) for side, code in codes.items()),
-        torch.full((NEW,), domain),
-    )
+    everyone = torch.arange(NEW)
+    user = everyone if "user" in new else torch.full((NEW,), int(data.user[row]))
+    item = everyone if "item" in new else torch.full((NEW,), int(data.item[row]))
+    batch = Batch(user, item, torch.full((NEW,), domain))
     schema = posterior.schema
     if "user" in new:
         schema = dataclasses.replace(schema, n_users=NEW)
