@@ -68,7 +68,7 @@ class SingleVector(Model):
         )
 
     def blocks(self, table: Table) -> list[Block]:
-        """Users, items, noise, then the populations of items and users."""
+        """Noise and populations first, then items and users."""
         rank, likelihood = self.rank, self.likelihood
         pointers = np.ascontiguousarray(table.user_ptr[:: table.n_domains])
         one_group = np.zeros(table.n_users, dtype=np.int64)
@@ -97,12 +97,15 @@ class SingleVector(Model):
         items, item_population = priors.item_blocks(
             table, rank, likelihood, lambda state: state["user_vector"], table.item_user
         )
+        noise = likelihood.blocks(table, lambda state: self.squared_errors(state, table))
+        # Populations before members: a kept draw's users and items without rows belong to its populations.
         return [
-            Block("users", ("user_vector",), users, local=True),
-            items,
-            *likelihood.blocks(table, lambda state: self.squared_errors(state, table)),
+            *(block for block in noise if not block.local),
             item_population,
             Block("user_population", ("user_mean", "user_cov"), population),
+            items,
+            *(block for block in noise if block.local),
+            Block("users", ("user_vector",), users, local=True),
         ]
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:

@@ -173,7 +173,7 @@ class TransferMF(Model):
         return priors.item_start(table, self.rank, rng) | self.likelihood.start(table, rng) | state
 
     def blocks(self, table: Table) -> list[Block]:
-        """Users in all domains and their gates at once; items; noise; populations; the map; the gates' rates."""
+        """Noise, populations, map and gates' rates first; then items; then users in all domains at once."""
         rank, likelihood = self.rank, self.likelihood
         size, n_sources, n_users = rank + 1, table.n_domains - 1, table.n_users
         in_target = table.count[-1] > 0
@@ -231,16 +231,19 @@ class TransferMF(Model):
 
         index = table.item_domain[table.item_of] * n_users + table.item_user
         items, item_population = priors.item_blocks(table, rank, likelihood, stacked, index)
-        out = [
-            Block("users", ("source_vector", "user_vector"), users, local=True),
-            items,
-            *likelihood.blocks(table, lambda state: self.squared_errors(state, table)),
+        noise = likelihood.blocks(table, lambda state: self.squared_errors(state, table))
+        # Populations before members: a kept draw's users and items without rows belong to its populations.
+        return [
+            *(block for block in noise if not block.local),
             item_population,
             Block("map", ("user_mean", "map", "user_cov"), population),
             Block("map_scale", ("map_scale",), shrinkage),
             Block("source_bias", ("source_bias_scale",), source_bias),
+            *([Block("gate", ("gate",), gates)] if self.gate else []),
+            items,
+            *(block for block in noise if block.local),
+            Block("users", ("source_vector", "user_vector"), users, local=True),
         ]
-        return out + ([Block("gate", ("gate",), gates)] if self.gate else [])
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
         """Sum of squared residuals of each user in each domain, (domain, user)."""
