@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayesrec import kernels
+from bayesrec.errors import SamplingError
 
 __all__ = [
     "Table",
@@ -96,7 +97,7 @@ class Table:
 
 def _whole(failures: int, block: str) -> None:
     if failures:
-        raise FloatingPointError(
+        raise SamplingError(
             f"{failures} rows of block {block!r} had a precision matrix that is not positive definite."
         )
 
@@ -230,6 +231,8 @@ def elliptical_slice(x, mean, sd, log_likelihood, rng):
 
     The prior of an entry is N(mean, sd^2); ``log_likelihood(x)`` returns one number an entry (Murray et al. 2010).
     """
+    if not (np.all(np.isfinite(log_likelihood(x))) and np.isfinite(sd)):
+        raise SamplingError("elliptical slice sampling started from a value whose likelihood is not finite.")
     nu = sd * rng.standard_normal(len(x))
     level = log_likelihood(x) + np.log(rng.random(len(x)))
     angle = 2.0 * np.pi * rng.random(len(x))

@@ -19,6 +19,10 @@ class NotFittedError(BayesrecError):
     """The answer needs a fitted posterior. Stable."""
 
 
+class SamplingError(BayesrecError, FloatingPointError):
+    """A sampler met a number that is not finite or a matrix that is not positive definite. Stable."""
+
+
 class LoadError(BayesrecError):
     """A saved file is damaged, of another format, or names a class that is not registered. Stable."""
 

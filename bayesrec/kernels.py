@@ -35,7 +35,7 @@ def cholesky(a):
 
 @_compiled
 def solve_lower(chol, x):
-    """X <- L^-1 x in place."""
+    """Solve ``L x = b`` in place of ``b``."""
     n = x.shape[0]
     for i in range(n):
         t = x[i]
@@ -46,7 +46,7 @@ def solve_lower(chol, x):
 
 @_compiled
 def solve_upper(chol, x):
-    """X <- L'^-1 x in place."""
+    """Solve ``L' x = b`` in place of ``b``."""
     n = x.shape[0]
     for i in range(n - 1, -1, -1):
         t = x[i]
@@ -57,7 +57,7 @@ def solve_upper(chol, x):
 
 @_compiled
 def invert(chol, out):
-    """Out <- (L L')^-1 from the lower factor."""
+    """Write ``(L L')^-1`` to ``out``, from the lower factor."""
     n = chol.shape[0]
     for j in range(n):
         for i in range(n):
@@ -165,7 +165,7 @@ def row_errors(indptr, index, value, other, rows, out):
 
 @_compiled
 def _sandwich(w, s, out):
-    """Out <- w s w'."""
+    """Write ``w s w'`` to ``out``."""
     n = w.shape[0]
     m = w.shape[1]
     tmp = np.empty(m)
@@ -208,7 +208,7 @@ def _evidence(inverse, log_det_cov, mean, gram, linear, a, b):
 
 @_compiled
 def _invert_sum(base, own, pop, use, skip, chol, inverse):
-    """Inverse <- (base + sum of own[j] where used, pop[j] where not)^-1; returns the log determinant of the sum."""
+    """Invert base + sum of own[j] where used, pop[j] where not, to ``inverse``; returns the log determinant of the sum."""
     chol[:, :] = base
     for j in range(own.shape[0]):
         if j < skip:

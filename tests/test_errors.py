@@ -12,6 +12,7 @@ ERRORS = [
     errors.DataError,
     errors.UnsupportedMethodError,
     errors.NotFittedError,
+    errors.SamplingError,
     errors.LoadError,
     errors.MissingExtraError,
 ]

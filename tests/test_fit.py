@@ -180,7 +180,7 @@ def test_a_block_that_breaks_down_is_named(data):
     def fault(state, sweep):
         return {"user_cov": state["user_cov"] * np.nan} if sweep == 3 else {}
 
-    with pytest.raises(FloatingPointError, match=r"rows of block 'users'"):
+    with pytest.raises(FloatingPointError, match=r"of block 'user_population' not finite"):
         br.fit(Faulty(rank=1, fault=fault), data, SHORT, progress=False)
 
 

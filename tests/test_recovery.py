@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import integrate, stats
-from test_conjugate import ALARM, by, calm, gram_loop, twist
+from test_conjugate import ALARM, by, calm, twist
 
 import bayesrec as br
 from bayesrec import conjugate
@@ -48,7 +48,7 @@ def better(one, other, truth):
 
 
 def test_transfer_helps_cold_users():
-    data, truth = known()
+    truth = known()[1]
     model = br.models.TransferMF(rank=2)
     bare = fitted(br.models.PMF(rank=2))
     assert better(fitted(model), bare, truth)
@@ -56,18 +56,20 @@ def test_transfer_helps_cold_users():
     assert not better(bare, fitted(model), truth)
 
 
-def friendly(posterior, hostile):
-    """Is the weight of a source far above that of a hostile one, and the posterior of its gate's rate clearly lower?"""
-    rows = cells(range(N_COLD + 20))
-    weights = [br.source_weight(p, rows)["source"].mean() for p in (posterior, hostile)]
-    gate, other = (p.draws["gate"].ravel() for p in (posterior, hostile))
-    return weights[0] > 4 * weights[1] and np.quantile(gate, 0.999) < np.quantile(other, 0.001)
+def friendly(model, deranged=False):
+    """Is the weight far above that of a hostile source, and the gate's rate clearly below that of a half hostile one?
+
+    A source that is hostile to everybody says little of its gate: the map is zero and either state explains the data.
+    """
+    posterior, rows = fitted(model, deranged=deranged), cells(range(N_COLD + 20))
+    weights = [br.source_weight(p, rows)["source"].mean() for p in (posterior, fitted(model, 1.0))]
+    gate, half = (p.draws["gate"].ravel() for p in (posterior, fitted(model, 0.5)))
+    return weights[0] > 4 * weights[1] and np.quantile(gate, 0.999) < np.quantile(half, 0.001)
 
 
 def test_weight_and_gate_tell_a_friendly_source_from_a_hostile_one():
-    model = br.models.TransferMF(rank=2)
-    assert friendly(fitted(model), fitted(model, 1.0))
-    assert not friendly(fitted(model, deranged=True), fitted(model, 1.0))  # planted: the source rows of other people
+    assert friendly(br.models.TransferMF(rank=2))
+    assert not friendly(br.models.TransferMF(rank=2), deranged=True)  # planted: the source rows of other people
 
 
 def near(draws, value):
@@ -166,13 +168,14 @@ def test_fold_in_with_one_noise_is_the_closed_form(fault, monkeypatch):
     assert calm(np.sqrt(n) * np.append(x.mean(0), products.mean(0))) is not bool(fault)
 
 
-@pytest.mark.parametrize("fault", [{}, {"_3": lambda f: lambda x: 2 * f(x)}, {"_2": by(1.1)}])
-def test_fold_in_with_user_noise_is_the_quadrature(fault, monkeypatch):
-    """The local blocks are a Gibbs sampler of (theta, log precision); the log precision's posterior is an integral."""
+def user_noise_scores(within):
+    """z of moments of folded-in (theta, log precision), whose posterior is a one-dimensional integral."""
     posterior = posterior_of(br.Gaussian(), 40)
-    posterior = replace(posterior, draws=posterior.draws | {"level_between": np.full((1, 40), 0.8, np.float32)})
+    spreads = {
+        name: np.full((1, 40), sd, np.float32) for name, sd in (("level_between", 0.8), ("level_within", within))
+    }
+    posterior = replace(posterior, draws=posterior.draws | spreads)
     rows, design, response, state = newcomers(posterior, 400)
-    twist(monkeypatch, conjugate, "elliptical_slice", **fault)
     more = posterior.fold_in(rows).draws
     theta, x = more["user_vector"][0, :, -400:].astype(float), more["user_log_precision"][0, :, 0, -400:].astype(float)
     grid = np.linspace(-6, 6, 1201)
@@ -187,5 +190,18 @@ def test_fold_in_with_user_noise_is_the_quadrature(fault, monkeypatch):
     functions = np.column_stack([grid, grid**2, np.exp(-grid), first, second])
     want = integrate.trapezoid(functions * density[:, None], grid, axis=0) / integrate.trapezoid(density, grid)
     got = np.concatenate([np.stack([x, x**2, np.exp(-x)], -1), theta, theta**2], axis=-1).mean(0)  # (user, function)
-    z = (got.mean(0) - want) / got.std(0) * np.sqrt(len(got))  # users are independent replications
-    assert calm(z) is not bool(fault)
+    return (got.mean(0) - want) / got.std(0) * np.sqrt(len(got))  # users are independent replications
+
+
+@pytest.mark.parametrize("fault", [{}, {"_3": lambda f: lambda x: 2 * f(x)}, {"_2": by(1.1)}])
+def test_fold_in_with_user_noise_is_the_quadrature(fault, monkeypatch):
+    twist(monkeypatch, conjugate, "elliptical_slice", **fault)
+    assert calm(user_noise_scores(within=0.4)) is not bool(fault)
+
+
+SLOW = "the local blocks move log precisions by level_within a step: 20 warm-up sweeps do not forget the start at zero"
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason=SLOW)
+def test_fold_in_with_a_small_spread_within_users():
+    assert calm(user_noise_scores(within=0.07))

@@ -15,7 +15,7 @@ def derange_sources(data: Interactions, seed: int = 0) -> Interactions:
     """Give each user of a source the history of another user of it, so that nothing true transfers. Provisional.
 
     In each source the users with rows are put in a uniformly random cycle and each gets the history of the one
-    before: no user keeps his own. (A random cycle, not a draw from all derangements.) The items of the rows,
+    before: no user keeps their own. (A random cycle, not a draw from all derangements.) The items of the rows,
     their values and all target rows stay. With shared items the items of a source are deranged instead.
 
     Parameters

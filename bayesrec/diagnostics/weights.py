@@ -38,7 +38,7 @@ def source_weight(posterior: Posterior, frame: Any, draws: int = 100) -> Any:
     -------
     DataFrame
         user, item, source, population, target; the three sum to 1 in every row. A user without source rows has
-        source 0 exactly; an unknown user rests on the population alone.
+        source 0 exactly; an unknown user rests on the population alone; an unknown item counts as an average one.
 
     Raises
     ------

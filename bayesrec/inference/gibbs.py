@@ -13,7 +13,7 @@ import numpy as np
 
 from bayesrec.blocks import State
 from bayesrec.data import Interactions
-from bayesrec.errors import ConvergenceWarning, DataError
+from bayesrec.errors import ConvergenceWarning, DataError, SamplingError
 from bayesrec.inference.base import Method
 from bayesrec.inference.checkpoint import ChainFile, fingerprint
 from bayesrec.inference.progress import Progress
@@ -97,14 +97,14 @@ class Gibbs(Method):
                     new = block.update(state, rng)
                     bad = [name for name in block.sites if not np.isfinite(new[name]).all()]
                     if bad:
-                        raise FloatingPointError(f"chain {c}, sweep {sweep}: {bad} of block {block.name!r} not finite.")
+                        raise SamplingError(f"chain {c}, sweep {sweep}: {bad} of block {block.name!r} not finite.")
                     state |= new
                 done = sweep + 1 - self.warmup
                 if done > 0 and done % self.thin == 0:
                     errors = model.squared_errors(state, table)
                     log_density = model.likelihood.log_density(state, table, errors)
                     if not np.isfinite(log_density):
-                        raise FloatingPointError(_blame(state, model, c, sweep))
+                        raise SamplingError(_blame(state, model, c, sweep))
                     stats[c].append(log_density)
                     kept[c].append({name: np.asarray(state[name], dtype=np.float32) for name in model.dims})
                 files[c].write(sweep + 1, state, rng, kept[c], stats[c])

@@ -186,7 +186,8 @@ class Posterior:
         """Take in users who were not in the fit, without refitting.
 
         Items and hyperparameters stay as they are in each draw and the new users' latents are drawn given them and
-        the rows: a cut posterior, in which the new users teach the rest nothing.
+        the rows: a cut posterior, in which the new users teach the rest nothing. With one noise for all users each draw
+        is exact; with a noise level a user it is a short Gibbs chain carried from draw to draw.
 
         Parameters
         ----------
@@ -232,7 +233,7 @@ class Posterior:
         Warns
         -----
         ConvergenceWarning
-            Where R-hat is above 1.05 for scales or predictions.
+            Where R-hat is above 1.1 for any of them.
         """
         return convergence.diagnostics(self)
 
@@ -243,7 +244,8 @@ class Posterior:
         ----------
         path : str or Path
         data : bool
-            False leaves the ratings out; what needs them (source weights, ``exclude="seen"``) then says so.
+            False leaves the ratings out; what needs them (source weights, ``exclude="seen"``) then says so. Features
+            and graphs that came with the data are not saved.
 
         Returns
         -------
