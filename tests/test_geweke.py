@@ -213,12 +213,12 @@ def features(w, x, leaves):
 LEAVES = ("users", "items", "user_noise", "noise")  # blocks after which leaves belong to the hyperparameters
 
 
-def scores(w, names=None, leaves=None, before_block=lambda state: state, n=N):
+def scores(w, names=None, leaves=None, before_block=lambda state: state, n=N, order=list):
     """z of every test function that one pass of the named blocks changes; ``before_block`` plants a fault."""
     rng, after = np.random.default_rng(1), []
     for r in range(n):
         table, state = w.replication(r)
-        for block in w.model.blocks(table):
+        for block in order(w.model.blocks(table)):
             if names is None or block.name in names:
                 state |= block.update(before_block(state), rng)
         after.append(state)
@@ -291,5 +291,6 @@ def test_sweep(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["PMF", "TransferMF"])
 def test_kept_draws_are_joint(name):
-    """A kept draw is the state at the end of a sweep: users and items without rows must belong to its populations."""
+    """A kept draw is the end of a sweep: users and items without rows must belong to its populations, drawn before."""
     assert calm(scores(world(name), leaves=True, n=1000))
+    assert not calm(scores(world(name), leaves=True, n=1000, order=lambda blocks: blocks[::-1]))  # planted

@@ -90,10 +90,12 @@ class Gibbs(Method):
                 first, state, rng.bit_generator.state, kept[c], stats[c] = saved
                 bar.advance(first)
             blocks = model.blocks(table)
+            # Members first: populations and maps learned from a random start would forget what ties the domains.
+            members = next((k for k, block in enumerate(blocks) if block.local), 0)
             for sweep in range(first, sweeps):
                 if stop.is_set():
                     return
-                for block in blocks:
+                for block in blocks[members if sweep == 0 else 0 :]:
                     new = block.update(state, rng)
                     bad = [name for name in block.sites if not np.isfinite(new[name]).all()]
                     if bad:

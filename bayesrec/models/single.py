@@ -68,7 +68,7 @@ class SingleVector(Model):
         )
 
     def blocks(self, table: Table) -> list[Block]:
-        """Noise and populations first, then items and users."""
+        """Noise and populations first, then users and items."""
         rank, likelihood = self.rank, self.likelihood
         pointers = np.ascontiguousarray(table.user_ptr[:: table.n_domains])
         one_group = np.zeros(table.n_users, dtype=np.int64)
@@ -103,9 +103,9 @@ class SingleVector(Model):
             *(block for block in noise if not block.local),
             item_population,
             Block("user_population", ("user_mean", "user_cov"), population),
+            Block("users", ("user_vector",), users, local=True),
             items,
             *(block for block in noise if block.local),
-            Block("users", ("user_vector",), users, local=True),
         ]
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:

@@ -173,7 +173,7 @@ class TransferMF(Model):
         return priors.item_start(table, self.rank, rng) | self.likelihood.start(table, rng) | state
 
     def blocks(self, table: Table) -> list[Block]:
-        """Noise, populations, map and gates' rates first; then items; then users in all domains at once."""
+        """Noise, populations, map and gates' rates first; then users in all domains at once; then items."""
         rank, likelihood = self.rank, self.likelihood
         size, n_sources, n_users = rank + 1, table.n_domains - 1, table.n_users
         in_target = table.count[-1] > 0
@@ -240,9 +240,9 @@ class TransferMF(Model):
             Block("map_scale", ("map_scale",), shrinkage),
             Block("source_bias", ("source_bias_scale",), source_bias),
             *([Block("gate", ("gate",), gates)] if self.gate else []),
+            Block("users", ("source_vector", "user_vector"), users, local=True),
             items,
             *(block for block in noise if block.local),
-            Block("users", ("source_vector", "user_vector"), users, local=True),
         ]
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
