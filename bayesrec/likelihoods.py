@@ -206,16 +206,19 @@ class Gaussian(Likelihood):
         active = per_user > 0
 
         def user_noise(state: State, rng: np.random.Generator) -> State:
-            squares = (errors(state) / state["noise"][:, None] ** 2)[seen]
-            count, within, between = table.count[seen], state["level_within"], state["level_between"]
+            squares = errors(state) / state["noise"][:, None] ** 2
+            within, between, level = state["level_within"], state["level_between"], state["user_level"]
 
-            def log_likelihood(x: np.ndarray) -> np.ndarray:
+            def log_likelihood(x: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
                 bent = BOUND * np.tanh(x / BOUND)
-                return 0.5 * (count * bent - squares * np.exp(bent))
+                return 0.5 * (table.count[rows] * bent - squares[rows] * np.exp(bent))
 
-            x, level = state["user_log_precision"].copy(), state["user_level"]
-            loc = np.broadcast_to(level, seen.shape)
-            x[seen] = conjugate.elliptical_slice(x[seen], loc[seen], within, log_likelihood, rng)
+            # A user's level and log precisions move together, then apart: each move alone mixes slowly where one of
+            # the two spreads is small.
+            shift = state["user_log_precision"] - level
+            level = conjugate.elliptical_slice(level, 0.0, between, lambda a: log_likelihood(a + shift).sum(0), rng)
+            x, loc = level + shift, np.broadcast_to(level, seen.shape)
+            x[seen] = conjugate.elliptical_slice(x[seen], loc[seen], within, lambda a: log_likelihood(a, seen), rng)
             # A domain in which the user has no rating is a leaf: it informs nothing and is drawn after the level.
             precision = 1.0 / between**2 + per_user / within**2
             mean = np.where(seen, x, 0.0).sum(0) / within**2 / precision

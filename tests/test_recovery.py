@@ -202,6 +202,5 @@ def test_fold_in_with_user_noise_is_the_quadrature(fault, monkeypatch):
 SLOW = "the local blocks move log precisions by level_within a step: 20 warm-up sweeps do not forget the start at zero"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=SLOW)
 def test_fold_in_with_a_small_spread_within_users():
     assert calm(user_noise_scores(within=0.07))
