@@ -199,8 +199,5 @@ def test_fold_in_with_user_noise_is_the_quadrature(fault, monkeypatch):
     assert calm(user_noise_scores(within=0.4)) is not bool(fault)
 
 
-SLOW = "the local blocks move log precisions by level_within a step: 20 warm-up sweeps do not forget the start at zero"
-
-
 def test_fold_in_with_a_small_spread_within_users():
     assert calm(user_noise_scores(within=0.07))
