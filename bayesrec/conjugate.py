@@ -97,9 +97,7 @@ class Table:
 
 def _whole(failures: int, block: str) -> None:
     if failures:
-        raise SamplingError(
-            f"{failures} rows of block {block!r} had a precision matrix that is not positive definite."
-        )
+        raise SamplingError(f"{failures} rows of block {block!r} had a precision matrix that is not positive definite.")
 
 
 def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, block="rows"):

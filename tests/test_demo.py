@@ -103,7 +103,9 @@ def test_calibration_plot_of_a_perfect_forecast_is_the_diagonal():
 
 
 def run_cli(*arguments):
-    return subprocess.run([sys.executable, "-m", "bayesrec.cli", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "bayesrec.cli", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_help_and_bad_option():

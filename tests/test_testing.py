@@ -99,10 +99,10 @@ class SureOfNewItems(PMF):
 
 
 class QuietStrangers(br.Gaussian):
-    """Gives every unknown user the noise of the average one."""
+    """Takes every unknown user for a steady one."""
 
     def unknown_user(self, latents):
-        return {name: torch.zeros_like(x) for name, x in super().unknown_user(latents).items()}
+        return {name: x + 1.5 for name, x in super().unknown_user(latents).items()}
 
 
 class ShiftedItems(CollectiveMF):
