@@ -6,7 +6,6 @@ git), a file for each cell, so that an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -146,9 +145,3 @@ def judge(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", br.errors.NegativeTransferWarning)
         return report([held_out], train, ("with", "without"), 0.0, 0)
-
-
-def record(name: str, content: dict) -> None:
-    """Keep a small JSON beside the cache."""
-    CACHE.mkdir(exist_ok=True)
-    (CACHE / f"{name}.json").write_text(json.dumps(content, indent=1))

@@ -1,8 +1,8 @@
 """Douban book -> music on the split on which the rivals were measured: cold users with 0 or 5 target ratings, and warm users.
 
 The split is rebuilt here from the raw files (seed 0): a fifth of the users with at least 5 books and 6 records become
-cold and keep k target ratings; a tenth of the other users' target rows are the warm test. The best figure any rival
-reached in each column stands beside ours; no rival reaches two of them with one model.
+cold and keep k target ratings; a tenth of the other users' target rows are the warm test. The rivals run in the same
+run: BAYESREC_PEERS names the Python of an environment that has them (see peers.py); without it their rows are left out.
 
     python benchmarks/douban_rivals.py
 """
@@ -10,22 +10,23 @@ reached in each column stands beside ours; no rival reaches two of them with one
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import tempfile
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from common import bias_predictions, br, cell, data_folder, measure, predictions, show
+from peers import PEERS
 
 from bayesrec.baselines import item_bias, item_user_bias
 from bayesrec.inference.base import fit_unchecked
+from bayesrec.metrics import nlpd_normal, rmse, rmse_difference
 
 METHOD = br.Gibbs(draws=200, warmup=200, chains=4)
 RANK = 8
-BEST_RIVAL = {  # RMSE, mean of 3 seeds: stacked SVD (cold), SMURFF on the target alone (warm); NLPD: best of one seed
-    (0, "cold"): (0.8280, 1.230),
-    (5, "cold"): (0.8183, 1.209),
-    (0, "warm"): (0.7940, 1.167),
-    (5, "warm"): (0.7945, 1.166),
-}
 
 
 def rivals_split(k: int) -> tuple[br.Interactions, br.Interactions, br.Interactions]:
@@ -48,6 +49,33 @@ def rivals_split(k: int) -> tuple[br.Interactions, br.Interactions, br.Interacti
     held = np.concatenate([np.zeros(len(source), dtype=bool), (is_cold & (position >= k)).to_numpy()])
     warm = np.concatenate([np.zeros(len(source), dtype=bool), warm.to_numpy()])
     return data.mask(~held & ~warm), data.mask(held), data.mask(warm)
+
+
+def peer(name: str, seed: int, train: br.Interactions, test: br.Interactions) -> dict[str, np.ndarray]:
+    """Run one rival in its own environment: mean, and sd where it has one."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows, answer = Path(folder) / "rows.npz", Path(folder) / "answer.npz"
+        parts = {f"train_{x}": getattr(train, x) for x in ("user", "item", "domain", "value")}
+        parts |= {f"test_{x}": getattr(test, x) for x in ("user", "item")}
+        np.savez(rows, n_users=train.n_users, n_items=train.n_items, **parts)
+        script = Path(__file__).with_name("peers.py")
+        command = [os.environ["BAYESREC_PEERS"], str(script), name, str(seed), str(rows), str(answer)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+        with np.load(answer) as file:
+            return dict(file)
+
+
+def peer_row(
+    arrays: dict[str, np.ndarray], test: br.Interactions, reference: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """RMSE, its paired difference from TransferMF and, where the rival has an sd, NLPD and coverage."""
+    y, mean = test.value, arrays["mean"]
+    out = {"rmse": rmse(y, mean)}
+    out["transfer_minus_it"], out["transfer_minus_it_se"] = rmse_difference(y, reference["mean"], mean, test.user)
+    if "sd" in arrays:
+        out["nlpd"] = nlpd_normal(y, mean, arrays["sd"]).mean()
+        out["coverage"] = (np.abs(y - mean) <= 1.6449 * arrays["sd"]).mean()
+    return out
 
 
 def main() -> None:
@@ -78,11 +106,19 @@ def main() -> None:
                     arms[label] = {
                         x.removeprefix(f"{name}_"): array for x, array in arrays.items() if x.startswith(name)
                     }
+                best = arms["TransferMF"]
                 for label, arrays in arms.items():
                     row = {"ratings kept": k, "users": name, "model": label, "seed": seed}
-                    rows.append(row | measure(arrays, test, arms["PMF"]))
-    for (k, name), best in BEST_RIVAL.items():
-        rows.append({"ratings kept": k, "users": name, "model": "best rival", "rmse": best[0], "nlpd": best[1]})
+                    row |= measure(arrays, test, arms["PMF"])
+                    against = rmse_difference(test.value, best["mean"], arrays["mean"], test.user)
+                    rows.append(row | dict(zip(("transfer_minus_it", "transfer_minus_it_se"), against, strict=True)))
+                for label in PEERS if "BAYESREC_PEERS" in os.environ else ():
+                    key = f"peers/{k}-{name}-{label.replace(', ', '-')}-{seed}"
+                    arrays = cell(key, partial(peer, label, seed, train, test))
+                    row = {"ratings kept": k, "users": name, "model": label, "seed": seed}
+                    rows.append(row | peer_row(arrays, test, best))
+    if "BAYESREC_PEERS" not in os.environ:
+        print("rivals left out: BAYESREC_PEERS does not name a Python that has them (see benchmarks/peers.py)")
     table = pd.DataFrame(rows)
     groups = table.groupby(["ratings kept", "users", "model"], sort=False)
     columns = [

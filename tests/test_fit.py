@@ -184,6 +184,12 @@ def test_a_block_that_breaks_down_is_named(data):
         br.fit(Faulty(rank=1, fault=fault), data, SHORT, progress=False)
 
 
+def test_a_kernel_that_breaks_down_names_its_block(data, monkeypatch):
+    monkeypatch.setattr("bayesrec.kernels.draw_rows", lambda *_: 3)
+    with pytest.raises(br.errors.SamplingError, match=r"3 rows of block 'users'"):
+        br.fit(PMF(rank=1), data, SHORT, progress=False)
+
+
 def test_an_error_in_one_chain_stops_the_others(data):
     chains = iter(range(100))
 

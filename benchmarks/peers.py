@@ -1,0 +1,119 @@
+"""One rival on one split, in an environment of its own. Called by douban_rivals.py; needs no bayesrec.
+
+    pip install smurff==1.1 myfm==0.4.0 scikit-surprise pandas
+    python peers.py NAME SEED rows.npz answer.npz
+
+``rows.npz`` holds user, item, domain (1: target) and value of the training rows, and user and item of the held-out
+target rows, as dense codes. ``answer.npz`` gets mean and, where the rival has an uncertainty of its own, sd. Settings are
+those with which these libraries were measured before: rank 10; nothing is tuned on the held-out rows.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from scipy import sparse
+
+RANK = 10
+NOISE = 0.6  # variance given to SMURFF, whose own noise cannot be read
+
+
+def svd(train, test, seed):
+    import pandas as pd
+    from surprise import SVD, Dataset, Reader
+
+    frame = pd.DataFrame({name: train[name] for name in ("user", "item", "value")})
+    model = SVD(n_factors=RANK, n_epochs=40, lr_all=0.007, reg_all=0.08, random_state=seed)
+    model.fit(Dataset.load_from_df(frame, Reader(rating_scale=(1, 5))).build_full_trainset())
+    return {"mean": np.array([model.predict(u, i).est for u, i in zip(test["user"], test["item"], strict=True)])}
+
+
+def myfm(train, test, seed):
+    from myfm import MyFMRegressor
+
+    n_users, n_items = train["n_users"], train["n_items"]
+
+    def design(rows):
+        n = len(rows["user"])
+        parts = [(rows["user"], n_users), (rows["item"], n_items)]
+        return sparse.hstack([sparse.csr_matrix((np.ones(n), (range(n), c)), (n, m)) for c, m in parts]).tocsr()
+
+    model = MyFMRegressor(rank=RANK, random_seed=seed)
+    model.fit(design(train), train["value"], n_iter=300, n_kept_samples=150, group_shapes=[n_users, n_items])
+    draws = np.stack([one.predict_score(design(test), []) for one in model.predictor_.samples])
+    precision = np.asarray(model.get_hyper_trace()["alpha"])[-150:]
+    return {"mean": draws.mean(0), "sd": np.sqrt(draws.var(0) + np.mean(1.0 / precision))}
+
+
+def smurff(train, test, seed, joint):
+    import smurff as library
+
+    draws = 200
+    target = train["domain"] == 1
+
+    def block(chosen, keep):
+        centre = train["value"][chosen].mean()
+        value = train["value"][chosen] - centre + 1e-9  # an exact zero would count as missing
+        return sparse.coo_matrix(
+            (value, (train["user"][chosen], keep[train["item"][chosen]])), shape(keep)
+        ).tocsr(), centre
+
+    def position(items):
+        keep = np.full(train["n_items"], -1)
+        keep[items] = np.arange(len(items))
+        return keep
+
+    def shape(keep):
+        return train["n_users"], int((keep >= 0).sum())
+
+    columns = np.unique(np.concatenate([train["item"][target], test["item"]]))
+    keep = position(columns)
+    ratings, centre = block(target, keep)
+    held = sparse.coo_matrix((np.ones(len(test["user"])), (test["user"], keep[test["item"]])), shape(keep)).tocsr()
+    session = library.TrainSession(
+        priors=["normal", "normal"],
+        num_latent=RANK,
+        burnin=100,
+        nsamples=draws,
+        num_threads=2,
+        seed=seed + 1,
+        verbose=0,
+    )
+    session.addTrainAndTest(ratings, held, library.FixedNoise(1.0 / NOISE))
+    if joint:
+        other, _ = block(~target, position(np.unique(train["item"][~target])))
+        session.addData([0, 1], other, library.FixedNoise(1.0 / NOISE), True)
+    found = {(p.coords[0], p.coords[1]): (p.pred_avg, p.var / (draws - 1)) for p in session.run()}
+    answer = np.array([found[u, i] for u, i in zip(test["user"], keep[test["item"]], strict=True)])
+    return {"mean": answer[:, 0] + centre, "sd": np.sqrt(np.maximum(answer[:, 1], 0.0) + NOISE)}
+
+
+PEERS = {
+    "SVD, target": lambda train, test, seed: svd(only_target(train), test, seed),
+    "SVD, stacked": svd,
+    "myFM, target": lambda train, test, seed: myfm(only_target(train), test, seed),
+    "myFM, stacked": myfm,
+    "SMURFF, target": lambda train, test, seed: smurff(train, test, seed, joint=False),
+    "SMURFF, joint": lambda train, test, seed: smurff(train, test, seed, joint=True),
+}
+
+
+def only_target(train):
+    """The training rows of the target, sizes kept."""
+    here = train["domain"] == 1
+    return {name: x[here] if isinstance(x, np.ndarray) else x for name, x in train.items()}
+
+
+def main() -> None:
+    name, seed, rows, answer = sys.argv[1:]
+    with np.load(rows) as file:
+        data = dict(file)
+    train = {k: data[f"train_{k}"] for k in ("user", "item", "domain", "value")}
+    train |= {"n_users": int(data["n_users"]), "n_items": int(data["n_items"])}
+    test = {k: data[f"test_{k}"] for k in ("user", "item")}
+    np.savez(answer, **PEERS[name](train, test, int(seed)))
+
+
+if __name__ == "__main__":
+    main()
