@@ -190,7 +190,8 @@ def test_a_kernel_that_breaks_down_names_its_block(data, monkeypatch):
         br.fit(PMF(rank=1), data, SHORT, progress=False)
 
 
-def test_an_error_in_one_chain_stops_the_others(data):
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_in_one_chain_stops_the_others(data, failing):
     chains = iter(range(100))
 
     class OneFails(PMF):
@@ -198,7 +199,7 @@ def test_an_error_in_one_chain_stops_the_others(data):
             sweeps, chain = iter(range(10**6)), next(chains)
 
             def fault(state, rng):
-                if next(sweeps) == 3 and chain == 0:
+                if next(sweeps) == 3 and chain == failing:
                     raise ZeroDivisionError("planted")
                 return {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,7 +119,7 @@ class Gibbs(Method):
         ):
             futures = [pool.submit(chain, c) for c in range(self.chains)]
             try:
-                for future in futures:
+                for future in as_completed(futures):  # as they end: one that fails must not wait for its elders
                     future.result()
             except KeyboardInterrupt:
                 interrupted = True
