@@ -4,15 +4,44 @@
 ranking.
 """
 
-from bayesrec import data, errors, metrics, models, rules
-from bayesrec.data import Interactions, split
-from bayesrec.diagnostics import TransferReport, assess_transfer, negative_transfer, relevance, source_weight
-from bayesrec.inference import Gibbs, fit, load, sample_prior
-from bayesrec.likelihoods import Gaussian
-from bayesrec.posterior import Posterior
-from bayesrec.ranking import recommend
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bayesrec import data, errors, metrics, models, rules
+    from bayesrec.data import Interactions, split
+    from bayesrec.diagnostics import TransferReport, assess_transfer, negative_transfer, relevance, source_weight
+    from bayesrec.inference import Gibbs, fit, load, sample_prior
+    from bayesrec.likelihoods import Gaussian
+    from bayesrec.posterior import Posterior
+    from bayesrec.ranking import recommend
 
 __version__ = "0.1.0"
+
+# Where each public name lives. A name is imported when it is first asked for: `bayesrec --help` needs no torch.
+_HOME = {
+    "Gaussian": "likelihoods",
+    "Gibbs": "inference",
+    "Interactions": "data",
+    "Posterior": "posterior",
+    "TransferReport": "diagnostics",
+    "assess_transfer": "diagnostics",
+    "data": "",
+    "errors": "",
+    "fit": "inference",
+    "load": "inference",
+    "metrics": "",
+    "models": "",
+    "negative_transfer": "diagnostics",
+    "recommend": "ranking",
+    "relevance": "diagnostics",
+    "rules": "",
+    "sample_prior": "inference",
+    "source_weight": "diagnostics",
+    "split": "data",
+}
 __all__ = [
     "Gaussian",
     "Gibbs",
@@ -34,3 +63,20 @@ __all__ = [
     "source_weight",
     "split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'bayesrec' has no attribute {name!r}")
+    home = _HOME[name]
+    value = (
+        getattr(importlib.import_module(f"bayesrec.{home}"), name)
+        if home
+        else importlib.import_module(f"bayesrec.{name}")
+    )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
