@@ -10,9 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bayesrec import data, errors, metrics, models, rules
+    from bayesrec import data, datasets, errors, metrics, models, report, rules
     from bayesrec.data import Interactions, split
     from bayesrec.diagnostics import TransferReport, assess_transfer, negative_transfer, relevance, source_weight
+    from bayesrec.evaluation import Evaluation, evaluate
     from bayesrec.inference import Gibbs, fit, load, sample_prior
     from bayesrec.likelihoods import Gaussian
     from bayesrec.posterior import Posterior
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 # Where each public name lives. A name is imported when it is first asked for: `bayesrec --help` needs no torch.
 _HOME = {
+    "Evaluation": "evaluation",
     "Gaussian": "likelihoods",
     "Gibbs": "inference",
     "Interactions": "data",
@@ -29,7 +31,9 @@ _HOME = {
     "TransferReport": "diagnostics",
     "assess_transfer": "diagnostics",
     "data": "",
+    "datasets": "",
     "errors": "",
+    "evaluate": "evaluation",
     "fit": "inference",
     "load": "inference",
     "metrics": "",
@@ -37,12 +41,14 @@ _HOME = {
     "negative_transfer": "diagnostics",
     "recommend": "ranking",
     "relevance": "diagnostics",
+    "report": "",
     "rules": "",
     "sample_prior": "inference",
     "source_weight": "diagnostics",
     "split": "data",
 }
 __all__ = [
+    "Evaluation",
     "Gaussian",
     "Gibbs",
     "Interactions",
@@ -50,7 +56,9 @@ __all__ = [
     "TransferReport",
     "assess_transfer",
     "data",
+    "datasets",
     "errors",
+    "evaluate",
     "fit",
     "load",
     "metrics",
@@ -58,6 +66,7 @@ __all__ = [
     "negative_transfer",
     "recommend",
     "relevance",
+    "report",
     "rules",
     "sample_prior",
     "source_weight",

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from pyro.distributions import MixtureSameFamily, MultivariateNormal, TorchDistribution, TransformedDistribution
 from torch import Tensor
-from torch.distributions import Categorical, FisherSnedecor, constraints
-from torch.distributions.transforms import AffineTransform, PowerTransform
+from torch.distributions import Categorical, FisherSnedecor, biject_to, constraints
+from torch.distributions.transforms import AffineTransform, PowerTransform, Transform
 
 __all__ = ["HuangWand", "gated_normal", "half_t"]
 
@@ -24,8 +24,70 @@ def half_t(scale: float | Tensor, dof: float = 3.0, shape: tuple[int, ...] = ())
     """
     scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(shape)
     base = FisherSnedecor(torch.ones(shape), torch.full(shape, float(dof)))
-    half = TransformedDistribution(base, [PowerTransform(torch.tensor(0.5)), AffineTransform(torch.zeros(()), scale)])
+    # the power last: torch reads the support off the last transform, and an affine map's is the whole line
+    half = TransformedDistribution(base, [AffineTransform(torch.zeros(()), scale**2), PowerTransform(torch.tensor(0.5))])
     return half.to_event(len(shape))
+
+
+class _Covariance(constraints.Constraint):
+    """Symmetric positive definite matrices of one size, which SVI and NUTS move in by their log-Cholesky vector."""
+
+    event_dim = 2
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each matrix is positive definite."""
+        return constraints.positive_definite.check(value)
+
+
+class LogCholesky(Transform):
+    """Vectors (R (R + 1) / 2,) to covariance matrices: the logarithms of the factor's diagonal, then what is below."""
+
+    domain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+        self.codomain = _Covariance(size)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LogCholesky) and other.size == self.size
+
+    def __hash__(self) -> int:
+        return hash(("LogCholesky", self.size))
+
+    def _call(self, x: Tensor) -> Tensor:
+        row, col = torch.tril_indices(self.size, self.size, -1)
+        below = x.new_zeros(x.shape[:-1] + (self.size, self.size))
+        below[..., row, col] = x[..., self.size :]
+        lower = below + torch.diag_embed(x[..., : self.size].exp())
+        return lower @ lower.mT
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        row, col = torch.tril_indices(self.size, self.size, -1)
+        lower = torch.linalg.cholesky(y)
+        return torch.cat([lower.diagonal(dim1=-2, dim2=-1).log(), lower[..., row, col]], -1)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log |d cov / d x|: 2^R times the product of the k-th diagonal entry to the power R - k + 2, k from 1."""
+        power = torch.arange(self.size + 1, 1, -1, dtype=x.dtype)
+        return self.size * math.log(2.0) + (x[..., : self.size] * power).sum(-1)
+
+    def forward_shape(self, shape: Any) -> Any:
+        """Shape of the matrices."""
+        return torch.Size(shape[:-1]) + (self.size, self.size)
+
+    def inverse_shape(self, shape: Any) -> Any:
+        """Shape of the vectors."""
+        return torch.Size(shape[:-2]) + (self.size * (self.size + 1) // 2,)
+
+
+@biject_to.register(_Covariance)
+def _covariance_transform(constraint: _Covariance) -> LogCholesky:
+    return LogCholesky(constraint.size)
 
 
 class HuangWand(TorchDistribution):
@@ -41,8 +103,12 @@ class HuangWand(TorchDistribution):
     """
 
     arg_constraints: ClassVar = {"scale": constraints.independent(constraints.positive, 1)}
-    support = constraints.positive_definite
     has_rsample = False
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Positive definite matrices."""
+        return _Covariance(self.scale.shape[-1])
 
     def __init__(self, scale: Tensor, dof: float = 2.0, validate_args: bool | None = None):
         self.scale, self.dof = scale, float(dof)
@@ -87,6 +153,12 @@ class HuangWand(TorchDistribution):
         return normaliser - self.scale.log().sum(-1) - 0.5 * (dof + 2.0 * size) * log_det - tail
 
 
+class _Rows(MixtureSameFamily):
+    """A mixture of normals, whose support torch does not know."""
+
+    support = constraints.real_vector
+
+
 def gated_normal(loc: Tensor, cov: Tensor, probability: Tensor) -> TorchDistribution:
     """Rows that are independent mixtures of normals.
 
@@ -97,5 +169,5 @@ def gated_normal(loc: Tensor, cov: Tensor, probability: Tensor) -> TorchDistribu
     probability : Tensor, (..., gate)
     """
     weights = Categorical(probability.unsqueeze(-2).expand(loc.shape[:-1]))
-    components = MultivariateNormal(loc, covariance_matrix=cov.expand(loc.shape + loc.shape[-1:]))
-    return MixtureSameFamily(weights, components).to_event(1)
+    components = MultivariateNormal(loc, scale_tril=torch.linalg.cholesky(cov))  # one factor for all users
+    return _Rows(weights, components).to_event(1)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-_compiled = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+compiled = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
 
 
-@_compiled
+@compiled
 def cholesky(a):
     """Lower Cholesky factor of ``a`` in place (upper triangle is left as it was); False if not positive definite."""
     n = a.shape[0]
@@ -33,7 +33,7 @@ def cholesky(a):
     return True
 
 
-@_compiled
+@compiled
 def solve_lower(chol, x):
     """Solve ``L x = b`` in place of ``b``."""
     n = x.shape[0]
@@ -44,7 +44,7 @@ def solve_lower(chol, x):
         x[i] = t / chol[i, i]
 
 
-@_compiled
+@compiled
 def solve_upper(chol, x):
     """Solve ``L' x = b`` in place of ``b``."""
     n = x.shape[0]
@@ -55,7 +55,7 @@ def solve_upper(chol, x):
         x[i] = t / chol[i, i]
 
 
-@_compiled
+@compiled
 def invert(chol, out):
     """Write ``(L L')^-1`` to ``out``, from the lower factor."""
     n = chol.shape[0]
@@ -67,7 +67,7 @@ def invert(chol, out):
         solve_upper(chol, out[j])
 
 
-@_compiled
+@compiled
 def log_det(chol):
     """Log det(L L')."""
     s = 0.0
@@ -76,7 +76,7 @@ def log_det(chol):
     return 2.0 * s
 
 
-@_compiled
+@compiled
 def accumulate(start, stop, index, value, weight, other, precision, linear):
     """Add the likelihood of ratings start..stop to a row's precision (lower triangle) and linear term.
 
@@ -114,7 +114,7 @@ def accumulate(start, stop, index, value, weight, other, precision, linear):
         t += 1
 
 
-@_compiled
+@compiled
 def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior_linear, normals, out):
     """Draw each row from its Gaussian conditional; returns the number of rows that were not positive definite."""
     n_rows, n = out.shape
@@ -135,7 +135,7 @@ def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior
     return bad
 
 
-@_compiled
+@compiled
 def grams(indptr, index, value, weight, other, precision, linear):
     """Per row: sum of w v v' (full matrix) and sum of w v r, written to (rows, R, R) and (rows, R)."""
     n = linear.shape[1]
@@ -148,7 +148,7 @@ def grams(indptr, index, value, weight, other, precision, linear):
                 precision[u, j, i] = precision[u, i, j]
 
 
-@_compiled
+@compiled
 def row_errors(indptr, index, value, other, rows, out):
     """Sum of squared residuals of each row's ratings: ``out`` (rows,)."""
     n = rows.shape[1]
@@ -163,7 +163,7 @@ def row_errors(indptr, index, value, other, rows, out):
         out[u] = total
 
 
-@_compiled
+@compiled
 def _sandwich(w, s, out):
     """Write ``w s w'`` to ``out``."""
     n = w.shape[0]
@@ -182,7 +182,7 @@ def _sandwich(w, s, out):
             out[i, l] = t
 
 
-@_compiled
+@compiled
 def _evidence(inverse, log_det_cov, mean, gram, linear, a, b):
     """Log marginal likelihood (up to a constant) of target rows under theta ~ N(mean, cov), given cov's inverse.
 
@@ -206,7 +206,7 @@ def _evidence(inverse, log_det_cov, mean, gram, linear, a, b):
     return -0.5 * (quad + log_det_cov + log_det(a))
 
 
-@_compiled
+@compiled
 def _invert_sum(base, own, pop, use, skip, chol, inverse):
     """Invert base + sum of own[j] where used, pop[j] where not, to ``inverse``; returns the log determinant of the sum."""
     chol[:, :] = base
@@ -220,7 +220,7 @@ def _invert_sum(base, own, pop, use, skip, chol, inverse):
     return log_det(chol)
 
 
-@_compiled
+@compiled
 def transfer_rows(
     indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, normals, uniforms,
     theta, phi, phi_used, gate, log_odds,

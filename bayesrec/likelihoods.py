@@ -77,6 +77,10 @@ class Likelihood(ABC):
     def blocks(self, table: Table, errors: Any) -> list[Block]:
         """Gibbs blocks; ``errors(state)`` gives the sum of squared residuals (domain, user)."""
 
+    def leaves(self, table: Table) -> dict[str, np.ndarray]:
+        """Masks of what no rating informs; see :meth:`bayesrec.models.base.Model.leaves`."""
+        return {}
+
     @abstractmethod
     def log_density(self, state: State, table: Table, errors: np.ndarray) -> float:
         """Log density of all ratings of the table, in sd units."""
@@ -148,10 +152,11 @@ class Gaussian(Likelihood):
 
     def scale(self, latents: Latents, batch: Any) -> Tensor:
         """Noise sd of each row, (..., row), in sd units."""
-        noise = latents["noise"][..., batch.domain]
+        noise = latents["noise"].index_select(-1, batch.domain)
         if not self.user_noise:
             return noise
-        x = latents["user_log_precision"][..., batch.domain, batch.user]
+        every = latents["user_log_precision"]
+        x = every.flatten(-2).index_select(-1, batch.domain * every.shape[-1] + batch.user)
         return noise * torch.exp(-0.5 * BOUND * torch.tanh(x / BOUND))
 
     def distribution(self, eta: Tensor, latents: Latents, batch: Any) -> dist.TorchDistribution:
@@ -245,6 +250,16 @@ class Gaussian(Likelihood):
             out.insert(0, Block("user_noise", ("user_level", "user_log_precision"), user_noise, local=True))
             out.append(Block("noise_spreads", ("level_within", "level_between"), spreads))
         return out
+
+    def precision(self, latents: Latents) -> Tensor:
+        """Noise precision of each user's ratings in each domain, (domain, user)."""
+        base = latents["noise"].square().reciprocal().unsqueeze(-1)
+        return base * (BOUND * torch.tanh(latents["user_log_precision"] / BOUND)).exp() if self.user_noise else base
+
+    def leaves(self, table: Table) -> dict[str, np.ndarray]:
+        """Domains in which a user is silent, and users without any row."""
+        silent = table.count == 0
+        return {"user_log_precision": silent, "user_level": silent.all(0)} if self.user_noise else {}
 
     def log_density(self, state: State, table: Table, errors: np.ndarray) -> float:
         """Log density of all ratings of the table, in sd units."""

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr
 
-__all__ = ["clustered_mean", "crps_normal", "nlpd_normal", "rmse", "rmse_difference"]
+__all__ = [
+    "clustered_mean",
+    "clustered_rmse",
+    "crps_normal",
+    "ndcg",
+    "nlpd_normal",
+    "order_accuracy",
+    "rmse",
+    "rmse_difference",
+]
+
+PAIRS = 2**24  # pairs of rows of one user that are compared at a time
 
 
 def rmse(value: np.ndarray, mean: np.ndarray) -> float:
@@ -63,3 +74,97 @@ def rmse_difference(
     root_a, root_b = np.sqrt(a.mean()), np.sqrt(b.mean())
     influence = (a - a.mean()) / (2.0 * root_a) - (b - b.mean()) / (2.0 * root_b)
     return float(root_a - root_b), clustered_mean(influence, cluster)[1]
+
+
+def clustered_rmse(value: np.ndarray, mean: np.ndarray, cluster: np.ndarray) -> tuple[float, float]:
+    """RMSE and its standard error with rows of one cluster dependent (delta method). Provisional.
+
+    Examples
+    --------
+    >>> clustered_rmse(np.array([1.0, 2.0]), np.array([2.0, 3.0]), np.array([0, 1]))
+    (1.0, 0.0)
+    """
+    square, se = clustered_mean((np.asarray(value) - mean) ** 2, cluster)
+    root = float(np.sqrt(square))
+    return root, se / (2.0 * root) if root else 0.0
+
+
+def order_accuracy(value: np.ndarray, score: np.ndarray, user: np.ndarray) -> np.ndarray:
+    """Share of each user's pairs of rows with different values that the scores put in the right order. Provisional.
+
+    Parameters
+    ----------
+    value, score, user : ndarray, (row,)
+        Two rows with equal scores count a half. With values 0 and 1 this is the area under the ROC curve.
+
+    Returns
+    -------
+    ndarray, (user,)
+        In the order of ``np.unique(user)``; NaN for a user without two different values.
+
+    Examples
+    --------
+    >>> order_accuracy(np.array([5.0, 3.0, 1.0]), np.array([0.9, 0.2, 0.2]), np.zeros(3)).round(4)
+    array([0.8333])
+    """
+    value, score = np.asarray(value, dtype=float), np.asarray(score, dtype=float)
+    out = []
+    for rows in _by_user(user):
+        v, s = value[rows], score[rows]
+        right, pairs = 0.0, 0
+        step = max(1, PAIRS // len(rows))
+        for start in range(0, len(rows), step):
+            above = v[start : start + step, None] > v
+            gap = s[start : start + step, None] - s
+            pairs += int(above.sum())
+            right += float((above & (gap > 0)).sum() + 0.5 * (above & (gap == 0)).sum())
+        known = pairs > 0 and np.isfinite(s).all()
+        out.append(right / pairs if known else np.nan)
+    return np.array(out)
+
+
+def ndcg(value: np.ndarray, score: np.ndarray, user: np.ndarray, k: int = 10, floor: float = 0.0) -> np.ndarray:
+    """Normalised discounted cumulative gain at ``k`` of each user's rows in the order of the scores. Provisional.
+
+    The gain of a row is ``value - floor``, its discount ``1 / log2(1 + position)``; rows with equal scores stand in
+    random order, of which this is the expectation (McSherry and Najork 2008).
+
+    Parameters
+    ----------
+    value, score, user : ndarray, (row,)
+    k : int
+        Length of the list.
+    floor : float
+        Value of a worthless row: the low end of the scale.
+
+    Returns
+    -------
+    ndarray, (user,)
+        In the order of ``np.unique(user)``; NaN for a user whose values are all equal: any order is right.
+
+    Examples
+    --------
+    >>> ndcg(np.array([5.0, 1.0]), np.array([0.1, 0.7]), np.zeros(2), floor=1.0).round(4)
+    array([0.6309])
+    """
+    value, score = np.asarray(value, dtype=float), np.asarray(score, dtype=float)
+    out = []
+    for rows in _by_user(user):
+        gain, s = value[rows] - floor, score[rows]
+        if np.ptp(gain) == 0 or not np.isfinite(s).all():
+            out.append(np.nan)
+            continue
+        place = np.arange(len(rows))
+        discount = np.where(place < k, 1.0 / np.log2(place + 2.0), 0.0)
+        _, tie = np.unique(-s, return_inverse=True)  # groups of equal scores, best first
+        order = np.argsort(tie, kind="stable")
+        average = np.bincount(tie, gain) / np.bincount(tie)
+        out.append(float(discount @ average[tie[order]] / (discount @ np.sort(gain)[::-1])))
+    return np.array(out)
+
+
+def _by_user(user: np.ndarray) -> list[np.ndarray]:
+    """Positions of each user's rows, users ascending."""
+    _, code = np.unique(np.asarray(user), return_inverse=True)
+    order = np.argsort(code, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(code))[:-1]) if len(order) else []

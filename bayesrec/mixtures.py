@@ -9,10 +9,10 @@ from numba import njit
 
 __all__ = ["mixture_cdf", "mixture_quantiles"]
 
-_compiled = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+compiled = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
 
 
-@_compiled
+@compiled
 def _mixture_cdf(x, mean, sd):
     below = 0.0
     density = 0.0
@@ -24,14 +24,14 @@ def _mixture_cdf(x, mean, sd):
     return below / n, density * 0.3989422804014327 / n
 
 
-@_compiled
+@compiled
 def mixture_cdf(mean, sd, value, out):
     """Distribution functions of equal-weight normal mixtures (row, draw) at ``value`` (row,)."""
     for r in range(mean.shape[0]):
         out[r] = _mixture_cdf(value[r], mean[r], sd[r])[0]
 
 
-@_compiled
+@compiled
 def mixture_quantiles(mean, sd, probability, out):
     """Quantiles of equal-weight normal mixtures: mean, sd (row, draw), probability (q,), out (row, q).
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from bayesrec.data import Interactions
 from bayesrec.data.frames import make_frame
-from bayesrec.data.ids import shown
+from bayesrec.data.ids import lookup_keys, shown
+from bayesrec.data.seeds import checked_seed
 from bayesrec.diagnostics import source_weight
 from bayesrec.errors import DataError, DataWarning
 from bayesrec.posterior import Posterior
@@ -37,7 +38,7 @@ def recommend(
     ----------
     posterior : Posterior
     users : sequence of ids, or one id
-        An id that was not in the fit is ranked from the population.
+        An id that was not in the fit is ranked from the population: such users differ in Thompson lists alone.
     n : int
         Length of a list. With fewer candidates the list is shorter and a warning says so.
     by : str or callable
@@ -57,7 +58,13 @@ def recommend(
     DataFrame
         user, rank, item, score, mean, sd, lower, upper, source_weight. ``score`` is the rule's utility, from draws of
         the expected rating; mean to upper describe a new rating. Ties break by id. The source weight is NaN if the
-        posterior was saved without its ratings.
+        posterior was saved without its ratings. Ids have the dtype that they have in the data, where all fit it.
+
+    Raises
+    ------
+    DataError
+        No user, a user named twice or an id that is missing; an unknown candidate; a rule, a seed or a length of a
+        list that makes no sense; a rule that returns NaN.
 
     Examples
     --------
@@ -71,28 +78,36 @@ def recommend(
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise DataError(f"n must be a whole number of at least 1, not {n!r}")
     rule, data = by_name(by), posterior.data
-    ids = pd.Index(np.atleast_1d(np.asarray(users)))
-    if not len(ids):
-        raise DataError("users is empty: name at least one user id.")
+    seed = checked_seed(seed)
+    ids = _ids(users, "users")
+    codes = data.users.encode(ids)
+    # a user of the fit is called as there, whatever the number type of the request
+    ids = pd.Index(
+        [data.users.ids[code] if code >= 0 else id_ for code, id_ in zip(codes, ids, strict=True)], dtype=object
+    )
     if ids.has_duplicates:
         raise DataError(f"user {shown(ids[ids.duplicated()][0])} is named twice; name each user once.")
     candidates = _candidates(posterior, items)
     banned = _excluded(posterior, exclude)
-    codes = data.users.encode(ids)
     lists, short = [], []
-    for user_id, user in zip(ids, codes, strict=True):
+    for place, (user_id, user) in enumerate(zip(ids, codes, strict=True)):
         # the rows of a user who is not known by a code are found by id
         mine = candidates[~np.isin(candidates, banned.get(user_id, ()))]
         rng = np.random.default_rng([seed, _digest(user_id)])
         chosen = np.empty(0, dtype=int)
         if len(mine):
-            utility = np.asarray(rule(posterior.expected(int(user), mine, rng)[:, None, :], rng))
+            utility = np.asarray(rule(posterior.expected(int(user), mine)[:, None, :], rng))
             if utility.shape != (1, len(mine)):
                 raise DataError(f"the rule returned shape {utility.shape} for draws of 1 user and {len(mine)} items")
+            if np.isnan(utility).any():
+                raise DataError(
+                    f"the rule returned NaN for {np.isnan(utility).sum()} of {len(mine)} items of user {shown(user_id)}; "
+                    "a utility must be a number to rank by, such as -inf for an item that is out of the question."
+                )
             order = np.lexsort((mine, -utility[0]))[:n]  # codes follow the order of ids
             chosen, score = mine[order], utility[0][order]
             lists.append(
-                pd.DataFrame({"u": user_id, "rank": np.arange(1, len(order) + 1), "code": chosen, "score": score})
+                pd.DataFrame({"u": place, "rank": np.arange(1, len(order) + 1), "code": chosen, "score": score})
             )
         if len(chosen) < n:
             short.append(user_id)
@@ -106,14 +121,46 @@ def recommend(
     if lists:
         out = pd.concat(lists, ignore_index=True)
     else:
-        out = pd.DataFrame({"u": ids[:0], "rank": np.empty(0, int), "code": np.empty(0, int), "score": np.empty(0)})
+        out = pd.DataFrame(
+            {"u": np.empty(0, int), "rank": np.empty(0, int), "code": np.empty(0, int), "score": np.empty(0)}
+        )
     names = data.columns
-    cells = pd.DataFrame({names.user: out["u"], names.item: data.items.decode(out["code"])})
+    like_known = _like_known(ids, data.users.ids, data.layout.backend)
+    cells = pd.DataFrame({names.user: like_known.take(out["u"].to_numpy()), names.item: data.items.decode(out["code"])})
     answer = posterior.predict(cells, level=level)
     weight = source_weight(posterior, cells)["source"].to_numpy() if len(data) else np.full(len(cells), np.nan)
     table = {names.user: cells[names.user], "rank": out["rank"], names.item: cells[names.item], "score": out["score"]}
     table |= {name: answer[name] for name in ("mean", "sd", "lower", "upper")} | {"source_weight": weight}
-    return make_frame({name: np.asarray(column) for name, column in table.items()}, data.layout.backend)
+    return make_frame(table, data.layout.backend)
+
+
+def _ids(given: Any, what: str) -> pd.Index:
+    """One id or a sequence of ids as objects: in an array of one type 1 and "new" would both become strings."""
+    if len(getattr(given, "shape", ())) > 1:
+        raise DataError(f"{what} must be a sequence of ids, such as one column, not a table of shape {given.shape}")
+    one = given[()] if isinstance(given, np.ndarray) else given  # an array without axes as its number
+    ids = pd.Index(list(given) if pd.api.types.is_list_like(given) else [one], dtype=object)
+    if not len(ids):
+        raise DataError(f"{what} is empty: name at least one id.")
+    if ids.hasnans:
+        raise DataError(f"{what}: the id at place {int(ids.isna().argmax())} (counted from 0) is missing; drop it.")
+    return ids
+
+
+def _like_known(ids: pd.Index, known: pd.Index, backend: str) -> pd.Index:
+    """Ids in the dtype that the known ones have in the data, or in one of their own if they do not fit it."""
+    try:
+        cast = ids.astype(known.dtype)
+    except (TypeError, ValueError, OverflowError):
+        cast = ids.infer_objects()
+    if not lookup_keys(cast).equals(lookup_keys(ids)):
+        cast = ids.infer_objects()
+    if backend != "pandas" and len({isinstance(id_, str) for id_ in ids}) > 1:
+        raise DataError(
+            f"users are strings and numbers, which no column of {backend} can hold; ask for {shown(ids[0])} and for ids "
+            "of the other type apart."
+        )
+    return cast
 
 
 def _candidates(posterior: Posterior, items: Any) -> np.ndarray:
@@ -123,7 +170,7 @@ def _candidates(posterior: Posterior, items: Any) -> np.ndarray:
         if len(data):
             return np.unique(data.item[data.is_target])
         return np.flatnonzero(posterior.schema.item_domain.numpy() == last)
-    ids = pd.Index(np.atleast_1d(np.asarray(items)))
+    ids = _ids(items, "items")
     codes = data.items.encode(ids, last)
     if (codes < 0).any():
         raise DataError(

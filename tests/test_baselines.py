@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bayesrec as br
-from bayesrec.baselines import item_bias, item_user_bias
+from bayesrec.baselines import bias_transfer, global_mean, item_bias, item_user_bias, target_bias
 
 
 def shrunk(value, group, n_groups):
@@ -94,3 +94,56 @@ def test_a_level_that_carries_over_helps():
     placebo = error(item_user_bias(br.data.derange_sources(train)))
     assert helped < alone - 0.01
     assert abs(placebo - alone) < 0.01
+
+
+def test_global_mean(data):
+    baseline, value = global_mean(data), data.value[data.is_target]
+    assert set(baseline.predict(np.array([0, 5, -1]), np.array([20, -1, 20]))) == {value.mean()}
+    assert baseline.sd == pytest.approx(value.std())
+
+
+def test_item_and_user_bias_of_the_target(data):
+    rows = data.mask(data.is_target)
+    y, user = rows.value - rows.value.mean(), np.zeros(data.n_users)
+    for _ in range(5):
+        item, item_left, _ = shrunk(y - user[rows.user], rows.item, data.n_items)
+        before = user
+        user, left, _ = shrunk(y - item[rows.item], rows.user, data.n_users)
+    baseline = target_bias(data)
+    np.testing.assert_allclose(baseline.item, item)
+    np.testing.assert_allclose(baseline.user, user)
+    # leave one out on both sides: what is left of the item step, minus what the user's other rows say
+    item_out = y - before[rows.user] - item_left
+    user_out = y - item[rows.item] - left
+    assert baseline.sd == pytest.approx(np.sqrt(np.mean((y - item_out - user_out) ** 2)))
+    cold = np.setdiff1d(np.arange(data.n_users), rows.user)
+    assert len(cold) == 5
+    assert (baseline.user[cold] == 0).all()
+    both = baseline.spread(np.array([cold[0], rows.user[0], -1]), rows.item[:3])
+    assert both.tolist() == [baseline.sd_new, baseline.sd, baseline.sd_new]
+
+
+def test_own_bias_helps_known_users_and_nobody_else():
+    frame, _ = br.data.synthetic.cross_domain(n_users=300, rank=1, noise=0.3, seed=3)
+    data = br.Interactions.from_frame(frame, target="target", value="value")
+
+    def gain(train, test):
+        errors = [br.metrics.rmse(test.value, f(train).predict(test.user, test.item)) for f in (item_bias, target_bias)]
+        return errors[0] - errors[1]
+
+    assert gain(*br.split.holdout(data)) > 0.02
+    assert abs(gain(*br.split.cold_users(data))) < 0.02
+
+
+def test_the_old_name_is_the_same_function():
+    assert item_user_bias is bias_transfer
+
+
+def test_bias_transfer_with_shared_items_is_the_mirror_image(data):
+    """Swap the two columns, share items: the same numbers with users and items swapped."""
+    frame = data.to_frame().rename(columns={"user": "item", "item": "user"})
+    mirror = br.Interactions.from_frame(frame, target="target", shared="items")
+    one, other = bias_transfer(data), bias_transfer(mirror)
+    np.testing.assert_allclose(one.user, other.item)
+    np.testing.assert_allclose(one.item, other.user)
+    assert (one.sd, one.slope) == pytest.approx((other.sd, other.slope))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,8 @@ from test_conjugate import by, calm, covariance, gram_loop, twist
 
 import bayesrec as br
 from bayesrec import conjugate, kernels
+from bayesrec.data import Columns, Vocabulary
+from bayesrec.errors import DataError
 from bayesrec.models.base import Schema
 from bayesrec.posterior import Posterior
 
@@ -292,3 +295,33 @@ def test_source_weight_from_draws(fault, monkeypatch):
         terms = (square - square.mean()) * (gain - gain.mean()) + want * square  # mean 0 if omega_src is want
         z.append(terms.mean() / terms.std() * np.sqrt(n))
     assert calm(z) is not bool(fault)
+
+
+@pytest.mark.parametrize("draws", [0, -1, 1.5, True, None])
+def test_draws_of_an_average_must_be_positive(draws):
+    case = Case(1)
+    with pytest.raises(DataError, match=r"draws must be at least 1, not .*; give a whole number"):
+        br.source_weight(case.posterior, case.target_rows(), draws=draws)
+    with pytest.raises(DataError, match=r"draws must be at least 1, not .*; give a whole number"):
+        br.relevance(case.posterior, draws=draws)
+
+
+def test_relevance_has_the_names_and_dtypes_of_the_data():
+    case = Case(2)
+    plain = br.relevance(case.posterior)
+    assert plain.columns.tolist() == ["user", "domain", "n", "relevance"]
+    data = replace(
+        case.data,
+        users=Vocabulary((pd.Index(range(N_USERS), dtype="Int64"),)),
+        domains=(10, 20, 30),
+        columns=Columns("domain", "item", "shop", "value"),
+        layout=replace(case.data.layout, domain_dtype="int8"),
+    )
+    got = br.relevance(replace(case.posterior, data=data))
+    assert got.columns.tolist() == ["domain", "shop", "n", "relevance"]
+    assert [str(kind) for kind in got.dtypes[:2]] == ["Int64", "int8"]
+    assert got["domain"].tolist() == plain["user"].tolist()
+    assert got["shop"].tolist() == plain["domain"].map({"a": 10, "b": 20}).tolist()
+    want = case.informants().relevance
+    np.testing.assert_allclose(got["relevance"], want[got["shop"] // 10 - 1, got["domain"].astype(int)])
+    assert got["n"].tolist() == [COUNTS[user][1] for user in got["domain"]]

@@ -334,3 +334,48 @@ def test_repr_shows_the_sizes_of_each_domain():
     assert "target='music'" in text
     assert "book   2 rows, 2 users, 1 items, density 100.00%" in text
     assert "music  3 rows, 3 users, 3 items, density 33.33%" in text
+
+
+def test_domain_names_are_plain_strings_and_integers():
+    alone = table().iloc[2:].drop(columns="domain")
+    for given, name in ((np.int64(3), 3), (np.str_("music"), "music"), (7, 7)):
+        data = read(alone, target=given, domain=None)
+        assert data.domains == (name,)
+        assert type(data.target) is type(name)
+    assert type(read(table(domain=[1, 1, 2, 2, 2]), target=np.int8(2)).target) is int
+
+
+@pytest.mark.parametrize(
+    ("names", "target", "kind"),
+    [
+        (pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-02"]), pd.Timestamp("2024-01-02"), "Timestamp"),
+        ([1.5, 2.5, 2.5], 2.5, "float"),
+        ([False, True, True], True, "bool"),
+        ([("a",), ("b",), ("b",)], ("b",), "tuple"),
+    ],
+)
+def test_other_domain_names_are_refused(names, target, kind):
+    frame = table().iloc[[0, 2, 3]].assign(domain=pd.Series(names, index=[0, 2, 3]))
+    with pytest.raises(
+        DataError, match=rf"column 'domain': the domain .* is of type {kind}; domains have strings or int"
+    ):
+        read(frame, target=target)
+    with pytest.raises(DataError, match=f"target: the domain .* is of type {kind}"):
+        read(frame, target=target, domain=None)
+    with pytest.raises(DataError, match=f"the mapping of tables: the domain .* is of type {kind}"):
+        Interactions.from_frames({target: frame.drop(columns="domain")}, target=target)
+
+
+@pytest.mark.parametrize("role", ["user", "item", "domain", "value", "time"])
+@pytest.mark.parametrize("name", ["relevance", "n", "source_weight"])
+def test_names_of_answer_columns_are_refused(role, name):
+    frame = table(when=range(5)).rename(columns={{"value": "rating", "time": "when"}.get(role, role): name})
+    with pytest.raises(DataError, match=f"{role}='{name}': answers have a column of that name"):
+        read(frame, **{"time": "when"} | {role: name})
+
+
+def test_the_word_domain_is_free_only_where_the_domain_column_has_another_name():
+    frame = table().rename(columns={"domain": "shop", "user": "domain"})
+    assert read(frame, user="domain", domain="shop").n_users == 3
+    with pytest.raises(DataError, match="user='domain': answers have a column of that name"):
+        read(frame.iloc[2:], user="domain", domain=None)

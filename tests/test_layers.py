@@ -13,6 +13,8 @@ ROOT = Path(bayesrec.__file__).parent
 LAYERS = (
     ("errors",),
     ("data",),
+    ("datasets",),
+    ("tables",),
     ("kernels", "mixtures"),
     ("conjugate", "distributions", "blocks", "metrics"),
     ("likelihoods",),
@@ -21,7 +23,8 @@ LAYERS = (
     ("inference",),
     ("rules", "diagnostics"),
     ("ranking",),
-    ("baselines", "evaluation"),
+    ("baselines",),
+    ("evaluation",),
     ("plots",),
     ("report",),
     ("demo",),
@@ -91,7 +94,7 @@ def faults(name, source):
                 yield f"{name} imports {full}, which belongs to no layer"
             elif other != top and not (LEVEL[other] < LEVEL.get(top, -1)):
                 yield f"{name} imports {full}, which is not below it"
-            if top == "datasets" and other not in ("data", "datasets"):
+            if top == "datasets" and other not in ("errors", "data", "datasets"):
                 yield f"{name} imports {full}; datasets need data only"
             if full.startswith(tuple(CONCRETE)) and not full.startswith(f"bayesrec.{name}"):
                 if top == "inference":

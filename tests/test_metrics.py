@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -80,3 +82,84 @@ def test_the_difference_of_rmses_has_the_error_of_the_bootstrap_over_users():
     assert se == pytest.approx(np.std(redrawn), rel=4 / np.sqrt(2 * 500) + 0.03)
     other = metrics.rmse_difference(value, mean_b, mean_a, cluster)
     assert other == pytest.approx((-difference, se))
+
+
+def test_the_error_of_an_rmse_is_the_spread_over_users_drawn_anew():
+    cluster = np.repeat(np.arange(250), RNG.integers(1, 7, 250))
+    value = RNG.gamma(1.0, size=250)[cluster] * RNG.normal(size=len(cluster))
+    root, se = metrics.clustered_rmse(value, np.zeros(len(value)), cluster)
+    assert root == pytest.approx(metrics.rmse(value, 0.0))
+    rows = [np.flatnonzero(cluster == c) for c in range(250)]
+    redrawn = [
+        metrics.rmse(value[np.concatenate([rows[c] for c in RNG.integers(0, 250, 250)])], 0.0) for _ in range(500)
+    ]
+    assert se == pytest.approx(np.std(redrawn), rel=4 / np.sqrt(2 * 500) + 0.03)
+    assert metrics.clustered_rmse(value, value, cluster) == (0.0, 0.0)
+
+
+def tied_table():
+    user = RNG.permutation(np.repeat([3, 5, 8, 9], [6, 9, 1, 4]))
+    value = RNG.integers(1, 6, len(user)).astype(float)
+    value[user == 9] = 2.0
+    return value, RNG.integers(0, 4, len(user)).astype(float), user
+
+
+def test_order_accuracy_against_all_pairs():
+    value, score, user = tied_table()
+    found = metrics.order_accuracy(value, score, user)
+    for u, share in zip([3, 5, 8, 9], found, strict=True):
+        rows = np.flatnonzero(user == u)
+        points = [
+            0.5 if score[i] == score[j] else float(score[i] > score[j])
+            for i in rows
+            for j in rows
+            if value[i] > value[j]
+        ]
+        assert share == pytest.approx(np.mean(points)) if points else np.isnan(share)
+    assert np.isnan(found).tolist() == [False, False, True, True]
+
+
+def test_order_accuracy_does_not_depend_on_the_size_of_its_blocks(monkeypatch):
+    value, score, user = tied_table()
+    whole = metrics.order_accuracy(value, score, user)
+    monkeypatch.setattr(metrics, "PAIRS", 13)
+    np.testing.assert_array_equal(metrics.order_accuracy(value, score, user), whole)
+
+
+def test_order_accuracy_of_clicks_is_the_area_under_the_curve():
+    value, score = RNG.integers(0, 2, 60).astype(float), RNG.normal(size=60)
+    statistic = stats.mannwhitneyu(score[value == 1], score[value == 0]).statistic
+    area = statistic / (value.sum() * (1 - value).sum())
+    assert metrics.order_accuracy(value, score, np.zeros(60))[0] == pytest.approx(area)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_ndcg_against_the_mean_over_all_orders_of_tied_rows(k):
+    value, score = np.array([5.0, 1.0, 3.0, 4.0, 2.0, 2.0]), np.array([1.0, 3.0, 3.0, 1.0, 1.0, 2.0])
+    gain = value - 1.0
+    best = sum(g / np.log2(r + 2) for r, g in enumerate(sorted(gain, reverse=True)[:k]))
+    lists = [
+        order
+        for order in itertools.permutations(range(6))
+        if all(score[a] >= score[b] for a, b in itertools.pairwise(order))
+    ]
+    assert len(lists) == 12
+    want = np.mean([sum(gain[i] / np.log2(r + 2) for r, i in enumerate(order[:k])) for order in lists]) / best
+    assert metrics.ndcg(value, score, np.zeros(6), k=k, floor=1.0)[0] == pytest.approx(want)
+
+
+def test_ndcg_user_by_user():
+    value, score, user = tied_table()
+    found = metrics.ndcg(value, score, user, floor=1.0)
+    alone = [metrics.ndcg(value[user == u], score[user == u], user[user == u], floor=1.0)[0] for u in (3, 5, 8, 9)]
+    np.testing.assert_array_equal(found, alone)
+    assert np.isnan(found).tolist() == [False, False, True, True], "one row, and equal values, say nothing"
+    np.testing.assert_allclose(metrics.ndcg(value, value, user, floor=1.0)[:2], 1.0)
+    assert (metrics.ndcg(value, -value, user, floor=1.0)[:2] < 0.95).all()
+
+
+def test_rankings_without_a_score_are_unknown():
+    value, score, user = tied_table()
+    for metric in (metrics.ndcg, metrics.order_accuracy):
+        assert np.isnan(metric(value, np.full(len(score), np.nan), user)).all()
+        assert len(metric(value[:0], score[:0], user[:0])) == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 import bayesrec as br
 from bayesrec.testing import ModelConformance
 
@@ -34,3 +37,11 @@ class TestOneNoiseForAll(ModelConformance):
 class TestPMFOneNoiseForAll(ModelConformance):
     model = br.models.PMF(rank=1, likelihood=br.Gaussian(user_noise=False))
     uses_source = False
+
+
+@pytest.mark.parametrize("model", [br.models.PMF, br.models.CollectiveMF, br.models.TransferMF])
+def test_ranks_and_sizes_of_numpy_become_plain(model):
+    assert type(model(rank=np.int64(3)).rank) is int
+    assert repr(model(rank=np.int64(3))) == repr(model(rank=3))
+    method = br.Gibbs(draws=np.int64(3), warmup=np.int8(0), chains=np.int64(1), thin=np.uint8(2), threads=np.int32(1))
+    assert repr(method) == repr(br.Gibbs(3, 0, 1, 2, 1))

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from scipy import stats
 from scipy.optimize import brentq
+from scipy.special import logsumexp
 
 import bayesrec as br
 from bayesrec.errors import DataError, DataWarning
@@ -85,6 +86,55 @@ def test_scores_of_chains_pool_and_joint_scores_take_a_users_rows_together(trans
         mine = rows[user == position]
         density = [stats.norm.logpdf(r.rating, *by_hand(transfer, r.user, r.item)) for r in mine.itertuples()]
         assert joint[position] == pytest.approx(np.log(np.exp(np.sum(density, axis=0)).mean()), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["transfer", "pmf"])
+def test_the_rows_of_an_unknown_user_share_a_vector_in_joint_scores(name, request, target_rows):
+    """Given a draw they are jointly normal; known users beside them are scored as before."""
+    posterior = request.getfixturevalue(name)
+    strangers = target_rows.head(11).assign(user=np.repeat([900, 901, 902], [7, 3, 1]))
+    rows = pd.concat([target_rows.tail(3), strangers.sample(frac=1, random_state=2)], ignore_index=True)
+    _, user, joint = posterior.scores(rows)
+    data, center, scale = posterior.data, posterior.schema.center[-1], posterior.schema.scale[-1]
+    population = posterior.model.population(posterior.latents())
+    cov = population.user_cov[:, -1].double().numpy()
+    bent = BOUND * np.tanh(population.user["user_log_precision"][:, -1].double().numpy() / BOUND)
+    for unknown in (900, 901, 902):
+        mine = rows[rows["user"] == unknown]
+        items = data.items.encode(mine["item"], len(data.domains) - 1)
+        density = []
+        for s in range(60):
+            x = posterior.draw(*divmod(s, 30))
+            v = np.column_stack([np.ones(len(items)), x["item_vector"][items, 1:]])
+            mean = center + scale * (v @ x["user_mean"] + x["item_vector"][items, 0])
+            noise = x["noise"][-1] ** 2 * np.exp(-bent[s])
+            spread = scale**2 * (v @ cov[s] @ v.T + noise * np.eye(len(items)))
+            density.append(stats.multivariate_normal(mean, spread).logpdf(mine["rating"]))
+        where = user[mine.index[0]]
+        assert joint[where] == pytest.approx(logsumexp(density) - np.log(60), abs=1e-4)
+    alone = posterior.scores(target_rows.tail(3))
+    np.testing.assert_allclose(joint[user[:3]], alone[2][alone[1]], rtol=1e-12)
+    single = np.flatnonzero(rows["user"] == 902)[0]  # one row: the marginal density
+    assert joint[user[single]] == pytest.approx(posterior.log_score(rows)[single], abs=1e-5)
+
+
+def test_unknown_items_add_their_own_spread_to_joint_scores(transfer, target_rows):
+    """Each row of an unknown item has the variance that it has alone, and shares the user with the others."""
+    rows = target_rows.head(4).assign(user=900, item=[1, 777, 778, 2])
+    _, _, joint = transfer.scores(rows)
+    items = transfer.data.items.encode(rows["item"], 1)
+    parts = predictive.components(transfer.model, transfer.draws, np.full(4, -1), items, np.full(4, 1))
+    _, mean, sd = next(iter(parts))
+    cov = transfer.model.population(transfer.latents()).user_cov[:, -1].double().numpy()
+    value, density = transfer.schema.standardise(rows["rating"].to_numpy(), np.full(4, 1)), []
+    for s in range(60):
+        x = transfer.draw(*divmod(s, 30))
+        q = np.where(items[:, None] >= 0, x["item_vector"][items], x["item_mean"][-1])
+        v = np.column_stack([np.ones(4), q[:, 1:]])
+        spread = v @ cov[s] @ v.T
+        np.fill_diagonal(spread, sd[:, s] ** 2)
+        density.append(stats.multivariate_normal(mean[:, s], spread).logpdf(value))
+    assert joint[0] == pytest.approx(logsumexp(density) - np.log(60) - 4 * np.log(transfer.schema.scale[-1]), abs=1e-4)
 
 
 def test_interactions_are_rows_too(transfer, data, frame):
@@ -249,6 +299,21 @@ def test_fold_in_with_one_seed_is_one_posterior(transfer, newcomers):
     first, again, other = (transfer.fold_in(newcomers, seed=s) for s in (0, 0, 1))
     assert np.array_equal(first.draws["user_vector"], again.draws["user_vector"])
     assert not np.array_equal(first.draws["user_vector"], other.draws["user_vector"])
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, None, 2**70, "1"])
+def test_seeds_of_fold_in_are_checked(transfer, newcomers, seed):
+    with pytest.raises(DataError, match="seed must be a whole number of at least 0"):
+        transfer.fold_in(newcomers, seed=seed)
+
+
+@pytest.mark.parametrize("names", [{"value": "chain"}, {"value": "draw"}])
+def test_value_columns_named_like_an_axis_of_the_tree_are_refused(frame, names):
+    table = frame.rename(columns={"rating": names["value"]})
+    with pytest.raises(DataError, match=f"value='{names['value']}'.*axis of that name.*rename"):
+        br.Interactions.from_frame(table, target="target", **names)
+    named = frame.rename(columns={"user": names["value"]})  # ids are no variable of the tree
+    assert br.Interactions.from_frame(named, target="target", user=names["value"]).n_users == 40
 
 
 def test_fold_in_refuses_known_users_and_empty_frames(transfer, newcomers):

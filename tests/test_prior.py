@@ -53,6 +53,25 @@ def test_sample_prior_is_labelled_and_leaves_the_global_generator_alone(data):
     np.testing.assert_array_equal(tree["prior"]["map"], again["prior"]["map"])
 
 
-def test_draws_must_be_positive(data):
-    with pytest.raises(br.errors.DataError, match="draws"):
-        br.sample_prior(br.models.PMF(), data, draws=0)
+@pytest.mark.parametrize("draws", [0, -1, 1.5, True, None])
+def test_draws_must_be_positive(data, draws):
+    with pytest.raises(br.errors.DataError, match=r"draws must be at least 1, not .*; give a whole number"):
+        br.sample_prior(br.models.PMF(), data, draws=draws)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, None, 2**70, "1"])
+def test_seeds_are_checked(data, seed):
+    with pytest.raises(br.errors.DataError, match="seed must be a whole number of at least 0"):
+        br.sample_prior(br.models.PMF(rank=1), data, draws=1, seed=seed)
+    with pytest.raises(br.errors.DataError, match="seed must be a whole number of at least 0"):
+        br.fit(br.models.PMF(rank=1), data, br.Gibbs(draws=1, warmup=0, chains=1), seed=seed, progress=False)
+
+
+def test_shared_items_are_refused_as_by_fit(data):
+    swapped = br.Interactions.from_frame(data.to_frame(), target="target", value="value", shared="items")
+    for ask in (
+        lambda: br.sample_prior(br.models.PMF(rank=1), swapped, draws=1),
+        lambda: br.fit(br.models.PMF(rank=1), swapped, br.Gibbs(draws=1), progress=False),
+    ):
+        with pytest.raises(br.errors.UnsupportedMethodError, match="shared='users' so far; swap the user and item"):
+            ask()

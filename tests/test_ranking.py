@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -156,17 +158,105 @@ def test_unknown_users_get_the_populations_list(transfer):
     assert (lists["source_weight"] == 0).all()
 
 
-def test_draws_of_a_stranger_have_the_spread_of_the_population(transfer):
-    """What Thompson and UCB see of an unknown user: mean and sd of the expected rating over a new user."""
+def test_what_is_ranked_of_a_stranger_has_the_mean_that_predict_says(transfer):
     items = np.flatnonzero(transfer.data.item_domain == 1)
-    sets = [transfer.expected(-1, items, np.random.default_rng(s)) for s in range(300)]
-    pooled = np.concatenate(sets)
     answer = transfer.predict(pd.DataFrame({"user": 999, "item": range(12)}))
-    np.testing.assert_allclose(pooled.mean(0), answer["mean"], atol=5 * answer["sd"].max() / np.sqrt(len(pooled)))
-    noise = transfer.model.likelihood.user_noise
-    assert noise
-    assert (pooled.std(0) < answer["sd"]).all(), "without noise the spread is smaller"
-    assert (pooled.std(0) > 0.4 * answer["sd"]).all()
+    draws = transfer.expected(-1, items)
+    np.testing.assert_allclose(draws.mean(0), answer["mean"], rtol=1e-12)
+    assert (draws.std(0) > 0.4 * answer["sd"]).all(), "the spread of a new user is there"
+    lists = br.recommend(transfer, [999], n=12, exclude=None)
+    np.testing.assert_allclose(lists["score"], lists["mean"], rtol=1e-12)
+    assert lists["mean"].is_monotonic_decreasing
+
+
+def test_draws_of_a_stranger_have_the_spread_of_the_population(transfer):
+    """Given many draws their sds are those of the mixture over a draw's population, without noise."""
+    many = replace(
+        transfer, draws={name: np.tile(x, (1, 100) + (1,) * (x.ndim - 2)) for name, x in transfer.draws.items()}
+    )
+    items = np.flatnonzero(transfer.data.item_domain == 1)
+    want, scale = [], transfer.schema.scale[-1]
+    for chain in range(2):
+        for draw in range(30):
+            x = transfer.draw(chain, draw)
+            w, source = x["map"][0], np.append(x["source_bias_scale"], np.ones(2)) ** 2
+            cov = x["user_cov"] + (w * source) @ w.T
+            v = np.column_stack([np.ones(len(items)), x["item_vector"][items, 1:]])
+            mean = v @ x["user_mean"] + x["item_vector"][items, 0]
+            want.append((mean, mean**2 + np.einsum("ni,ij,nj->n", v, cov, v)))
+    mean, square = np.mean(want, axis=0)
+    sd = scale * np.sqrt(square - mean**2)
+    np.testing.assert_allclose(many.expected(-1, items).std(0), sd, rtol=0.05)
+
+
+@pytest.mark.parametrize("by", ["mean", "ucb", "lcb", "prob_best"])
+def test_all_strangers_have_one_list_whatever_the_seed(transfer, by):
+    lists = [br.recommend(transfer, range(990, 998), n=12, by=by, exclude=None, seed=seed) for seed in range(3)]
+    for part in (part for some in lists for _, part in some.groupby("user")):
+        assert part["item"].tolist() == lists[0]["item"].tolist()[:12]
+        assert part["score"].tolist() == lists[0]["score"].tolist()[:12]
+
+
+def test_known_and_unknown_ids_of_two_types_in_one_request(transfer):
+    lists = br.recommend(transfer, [6, "new", 999], n=2, exclude=None)
+    assert lists["user"].tolist() == [6, 6, "new", "new", 999, 999]
+    alone = br.recommend(transfer, [6], n=2, exclude=None)
+    assert lists["item"].tolist()[:2] == alone["item"].tolist()
+    assert lists["mean"].tolist()[:2] == alone["mean"].tolist()
+    with pytest.raises(DataError, match=r"item 'x' was not in the fit"):
+        br.recommend(transfer, [6], items=[4, "x"])
+    with pytest.raises(DataError, match=r"item '4' was not in the fit"):
+        br.recommend(transfer, [6], items=[9, "4"])
+
+
+@pytest.mark.parametrize(
+    "users", [6, np.int16(6), np.array(6), [6.0], {6}, pd.Series([6.0]), range(6, 7), pl.Series([6])]
+)
+def test_one_user_however_named_is_the_same_user(transfer, users):
+    want = br.recommend(transfer, [6], n=3, by="thompson")
+    assert br.recommend(transfer, users, n=3, by="thompson").equals(want)
+
+
+def test_missing_ids_and_tables_are_no_users(transfer):
+    with pytest.raises(DataError, match=r"users: the id at place 1 .* is missing"):
+        br.recommend(transfer, [6, None])
+    with pytest.raises(DataError, match=r"items: the id at place 0 .* is missing"):
+        br.recommend(transfer, [6], items=[np.nan])
+    with pytest.raises(DataError, match=r"users must be a sequence of ids.*not a table of shape \(1, 1\)"):
+        br.recommend(transfer, pd.DataFrame({"user": [6]}))
+
+
+def _small(frame):
+    data = br.Interactions.from_frame(frame, target="target")
+    return br.fit(br.models.PMF(rank=1), data, br.Gibbs(draws=5, warmup=5, chains=1), progress=False)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "Int64", "string", "str", "object"])
+def test_ids_have_the_dtype_of_the_data(frame, dtype):
+    kind = {"user": "str", "item": "str"} if dtype == "object" else {}
+    posterior = _small(frame.astype(kind).astype({"user": dtype, "item": dtype}))
+    one = 6 if dtype in ("int16", "uint8", "Int64") else "6"
+    other = type(one)(77)
+    for users in ([one], [one, other], [other]):
+        lists = br.recommend(posterior, users, n=2, exclude=None)
+        assert lists["user"].dtype == lists["item"].dtype == posterior.data.to_frame()["user"].dtype
+        assert lists["user"].tolist() == [u for u in users for _ in range(2)]
+    with pytest.warns(DataWarning):
+        none = br.recommend(posterior, [one], exclude=pd.DataFrame({"user": one, "item": posterior.data.items.ids}))
+    assert none["user"].dtype == posterior.data.to_frame()["user"].dtype
+    if dtype == "uint8":
+        assert br.recommend(posterior, [one, 300], n=1)["user"].tolist() == [one, 300]
+
+
+@pytest.mark.parametrize("dtype", [pl.Int32, pl.UInt8, pl.String])
+def test_ids_have_the_polars_dtype_of_the_data(frame, dtype):
+    posterior = _small(pl.from_pandas(frame).with_columns(pl.col("user", "item").cast(dtype)))
+    users = ["6", "77"] if dtype == pl.String else [6, 77]
+    lists = br.recommend(posterior, users, n=2, exclude=None)
+    assert [lists.schema[name] for name in ("user", "item")] == [dtype, dtype]
+    assert lists["user"].to_list() == [u for u in users for _ in range(2)]
+    with pytest.raises(DataError, match="strings and numbers, which no column of polars can hold"):
+        br.recommend(posterior, [6, "77"], n=2, exclude=None)
 
 
 def test_custom_rules_see_one_user_at_a_time(transfer):
@@ -203,6 +293,22 @@ def test_bad_requests(transfer):
         br.recommend(transfer, [6, 20, 6])
     with pytest.raises(DataError, match="unknown rule 'best'"):
         br.recommend(transfer, [6], by="best")
+
+
+def test_a_rule_that_returns_nan_is_named(transfer):
+    with pytest.raises(DataError, match="the rule returned NaN for 12 of 12 items of user 6; a utility must"):
+        br.recommend(transfer, [6], by=lambda draws, rng: draws.mean(0) * np.nan, exclude=None)
+
+    def out_of_the_question(draws, rng):
+        return np.where(np.arange(12) == 3, -np.inf, draws.mean(0))
+
+    assert br.recommend(transfer, [6], n=12, by=out_of_the_question, exclude=None)["item"].iloc[-1] == 3
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, None, 2**70, "1"])
+def test_seeds_are_checked(transfer, seed):
+    with pytest.raises(DataError, match="seed must be a whole number of at least 0"):
+        br.recommend(transfer, [6], seed=seed)
 
 
 def test_polars_lists(frame):

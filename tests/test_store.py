@@ -22,8 +22,19 @@ def saved(transfer, tmp_path):
 
 
 def _edit(folder, **changes):
-    meta = json.loads((folder / store.META).read_text())
-    (folder / store.META).write_text(json.dumps(meta | changes))
+    """Change entries of the index, files' digests included, so that all digests are right."""
+    meta = json.loads((folder / store.META).read_text()) | changes
+    del meta["digest"]
+    meta["files"] = {name: store._digest(folder / name) for name in meta["files"]}
+    (folder / store.META).write_text(json.dumps(meta | {"digest": store._own_digest(meta)}))
+
+
+def _rewrite(folder, name, **arrays):
+    """Change arrays of a file; None drops one."""
+    with np.load(folder / name) as file:
+        arrays = dict(file) | arrays
+    np.savez(folder / name, **{key: array for key, array in arrays.items() if array is not None})
+    _edit(folder)
 
 
 def _fit(frame, **names):
@@ -152,6 +163,97 @@ def test_a_truncated_or_odd_index_is_a_load_error(saved):
         (saved / store.META).write_text(bad)
         with pytest.raises(LoadError, match="cannot be read"):
             br.load(saved)
+
+
+def test_a_changed_index_is_named(saved):
+    meta = json.loads((saved / store.META).read_text())
+    for change in ({"domains": ["source", "targets"]}, {"shared": "items"}, {"columns": {}}, {"note": 1}):
+        (saved / store.META).write_text(json.dumps(meta | change))
+        with pytest.raises(LoadError, match=f"corrupt: {store.META} is not what was written"):
+            br.load(saved)
+    (saved / store.META).write_text(json.dumps(meta))
+    assert br.load(saved).n_draws == 30
+
+
+TRANSFER = {"rank": 2, "likelihood": {"class": "Gaussian", "fields": {"user_noise": True}}, "gate": True}
+GAUSSIAN = {"class": "Gaussian", "fields": {"user_noise": True}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"model": {"class": "TransferMF", "fields": TRANSFER | {"rank": 3}}}, r"draws of .* the shape .*rank=3"),
+        ({"model": {"class": "TransferMF", "fields": TRANSFER | {"rank": "2"}}}, "rank must be a whole number"),
+        ({"model": {"class": "TransferMF", "fields": TRANSFER | {"gate": False}}}, r"sites \['gate'\] too many"),
+        ({"model": {"class": "PMF", "fields": {"rank": 2}}}, "too many and lacks"),
+        ({"model": GAUSSIAN}, "model is Gaussian.*, which is no model"),
+        ({"model": 3}, "model is 3, which is no model"),
+        ({"model": {"class": "PMF", "fields": {"likelihood": {"class": "PMF", "fields": {}}}}}, "likelihood must be"),
+        ({"method": GAUSSIAN}, "method is Gaussian.*, which is no method"),
+        ({"domains": ["target"]}, "items have 2 blocks with the scopes .* there are 1 domains"),
+        ({"domains": ["a", "b", "target"]}, "center in schema.npz is not a number for each of 3 domains"),
+        ({"domains": ["target", "target"]}, "domains are .*, not distinct"),
+        ({"domains": [None, "target"]}, "domains are .*, not distinct strings or integers"),
+        ({"domains": "ab"}, "domains are 'ab'"),
+        ({"shared": "items"}, "shared is 'items'"),
+        ({"n_users": 39}, "n_users is 39, but 40 ids are here"),
+        ({"n_items": 28}, "n_items is 28, but 27 ids"),
+        ({"n_users": "40"}, "n_users is '40'"),
+        ({"vocabularies": {"users": {"blocks": 0, "scopes": None}, "items": {"blocks": 2, "scopes": [0, 1]}}},
+         "users are not in one block"),
+        ({"vocabularies": {"users": {"blocks": 1, "scopes": None}, "items": {"blocks": 2, "scopes": [0, 0]}}},
+         "item_domain in schema.npz does not say"),
+        ({"vocabularies": {"users": {"blocks": 1, "scopes": None}, "items": {"blocks": 2, "scopes": [0, 5]}}},
+         r"scopes \(0, 5\)"),
+        ({"vocabularies": {"users": {"blocks": 1, "scopes": None}}}, "vocabularies are"),
+    ],
+)  # fmt: skip
+def test_an_index_that_does_not_fit_the_arrays_is_a_load_error(saved, changes, fault):
+    _edit(saved)
+    assert br.load(saved).n_draws == 30, "the digests alone are right"
+    _edit(saved, **changes)
+    with pytest.raises(LoadError, match=f"cannot be read: .*{fault}"):
+        br.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("file", "arrays", "fault"),
+    [
+        ("draws.npz", {"noise": None}, r"lacks \['noise'\] of TransferMF"),
+        ("draws.npz", {"extra": np.zeros((2, 30))}, r"sites \['extra'\] too many"),
+        ("draws.npz", {"noise": np.ones((2, 29, 2), np.float32)}, r"draws of 'noise' have the shape \(2, 29, 2\)"),
+        ("draws.npz", {"noise": np.ones((2, 30, 2))}, "draws of 'noise' .* the dtype float64"),
+        ("draws.npz", {"noise": np.float32(1)}, r"draws of 'noise' have the shape \(\)"),
+        ("stats.npz", {"log_density": np.zeros((2, 29))}, r"'log_density' in stats.npz has the shape \(2, 29\)"),
+        ("schema.npz", {"scale": np.zeros(2)}, "scale in schema.npz is not positive"),
+        ("schema.npz", {"center": np.array([1.0, np.nan])}, "center in schema.npz"),
+        ("schema.npz", {"item_domain": np.zeros(27, int)}, "item_domain in schema.npz"),
+        ("ratings.npz", {"user": np.zeros(3, int)}, r"user in ratings.npz has shape \(3,\)"),
+        ("ratings.npz", {"user": 40}, r"user in ratings.npz has codes outside 0\.\.39"),
+        ("ratings.npz", {"item": -1}, r"item in ratings.npz has codes outside 0\.\.26"),
+        ("ratings.npz", {"domain": 5}, "domain in ratings.npz is not that of the items"),
+        ("ratings.npz", {"value": np.nan}, "values are not finite"),
+        ("ratings.npz", {"value": None}, "'value"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_a_load_error(saved, file, arrays, fault, transfer):
+    n = len(transfer.data)
+    if file == "ratings.npz":
+        arrays = {name: np.full(n, x) if np.ndim(x) == 0 and x is not None else x for name, x in arrays.items()}
+    _rewrite(saved, file, **arrays)
+    with pytest.raises(LoadError, match=f"cannot be read: .*{fault}"):
+        br.load(saved)
+
+
+def test_numpy_numbers_in_the_settings_can_be_saved(frame, tmp_path):
+    alone = frame[frame["domain"] == "target"].drop(columns="domain")
+    data = br.Interactions.from_frame(alone, target=np.int64(3), domain=None)
+    method = br.Gibbs(draws=np.int64(3), warmup=np.int16(1), chains=np.uint8(2), threads=np.int64(1))
+    model = br.models.PMF(rank=np.int64(1), likelihood=br.Gaussian(user_noise=np.bool_(True)))
+    posterior = br.fit(model, data, method, progress=False)
+    back = br.load(posterior.save(tmp_path / "m"))
+    assert back.predict(alone).equals(posterior.predict(alone))
+    assert (back.model, back.method, back.data.target) == (model, method, 3)
 
 
 def test_a_newer_format_asks_for_an_upgrade(saved):

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import bayesrec as br
-from bayesrec.diagnostics import verdict
+from bayesrec.diagnostics import calibration, verdict
 from bayesrec.diagnostics.verdict import CHOICE, HeldOut
 from bayesrec.errors import DataError, NegativeTransferWarning
 
@@ -155,6 +155,7 @@ def test_folds_are_put_together(judge):
     assert found.delta == pytest.approx(whole.delta)
     assert found.se == pytest.approx(whole.se)
     assert len(found.per_user) == 60
+    assert found.rows is None, "bare scores have no rows"
 
 
 def test_harm_warns_and_the_summary_says_what_the_numbers_mean(data):
@@ -179,6 +180,7 @@ def test_strangers_in_the_test_rows_are_users_of_their_own(transfer, pmf, target
     rows = target_rows.head(8).assign(user=[901, 901, 902, 902, 903, 904, 905, 905])
     found = br.negative_transfer(transfer, pmf, rows)
     assert found.per_user["user"].tolist() == [901, 902, 903, 904, 905]
+    assert found.rows["n_own"].tolist() == [0] * 8, "a stranger has no rating in training"
     alone = [br.negative_transfer(transfer, pmf, rows[rows["user"] == u]) for u in range(901, 906)]
     assert found.per_user["joint"].to_numpy() == pytest.approx([f.joint_delta for f in alone], abs=1e-5)
 
@@ -202,6 +204,17 @@ def test_two_posteriors_on_held_out_rows(data):
     assert set(found.per_user["user"]) == set(test.users.decode(test.user))
     assert set(found.per_user["regime"]) == {"cold"}
     assert found.labels == ("TransferMF", "PMF")
+    rows, answer = found.rows, arm.predict(test)
+    names = ["user", "item", "n_own", "value", "mean", "sd", "lower", "upper", "pit", "mean_without", "delta"]
+    assert rows.columns.tolist() == names
+    for name in ("user", "item", "mean", "sd", "lower", "upper"):
+        assert rows[name].tolist() == pytest.approx(answer[name].tolist(), rel=1e-6), name
+    assert rows["value"].tolist() == test.to_frame()["rating"].tolist()
+    assert rows["pit"].to_numpy() == pytest.approx(calibration.pit(arm, test))
+    assert rows["mean_without"].to_numpy() == pytest.approx(bare.predict(test)["mean"].to_numpy(), rel=1e-6)
+    assert rows["delta"].to_numpy() == pytest.approx(arm.log_score(test) - bare.log_score(test))
+    assert set(rows["n_own"]) == {0}
+    assert "rows=" not in repr(found)
     same = br.negative_transfer(arm, arm, test)
     assert (same.delta, same.verdict) == (0.0, "undetermined")
     with pytest.raises(DataError, match="outside the target"):
@@ -247,3 +260,7 @@ def test_support_rows_make_the_regime_few(data, fits):
         found = br.assess_transfer(br.models.CollectiveMF(rank=1), data, GIBBS, folds=2, n_support=2, progress=False)
     assert found.regimes.index.tolist() == ["few"]
     assert found.per_user["n"].tolist() == [3] * 35
+    assert set(found.rows["n_own"]) == {2}
+    assert found.rows.index.tolist() == list(range(105)), "the rows of all folds, once"
+    by_user = found.rows.groupby("user")["delta"].sum().loc[found.per_user["user"]]
+    assert by_user.to_numpy() == pytest.approx(found.per_user["delta"].to_numpy())

@@ -72,6 +72,7 @@ def stacked(frames: Mapping[Any, Any], columns: Columns) -> Any:
         raise DataError("from_frames needs the name of a domain column for its answers; give domain='domain'")
     parts, needed = [], {role: name for role, name in columns.present().items() if role != "domain"}
     for name, frame in frames.items():
+        _check_domain(_plain_name(name), "the mapping of tables")
         what = f"the table of domain {name!r}"
         part = open_frame(frame, what)
         require_columns(part.columns, needed, what)
@@ -108,11 +109,15 @@ def _domains(table: nw.DataFrame, columns: Columns, target: Any) -> tuple[np.nda
     """Return the domain codes (n,), the names (sources sorted as strings, then the target) and their dtype."""
     if target is None:
         raise DataError("target=None: name the domain to predict")
+    target = _plain_name(target)
     if columns.domain is None:
+        _check_domain(target, "target")
         return np.zeros(len(table), dtype=np.int64), (target,), None
     series = read_column(table, columns.domain)
     names = pd.Index(series)
-    distinct = [name.item() if isinstance(name, np.generic) else name for name in names.unique()]
+    distinct = [_plain_name(name) for name in names.unique()]
+    for name in distinct:
+        _check_domain(name, f"column {columns.domain!r}")
     if target not in distinct:
         raise DataError(
             f"target={target!r} is no domain of column {columns.domain!r}{nearest(target, distinct)}; "
@@ -121,6 +126,20 @@ def _domains(table: nw.DataFrame, columns: Columns, target: Any) -> tuple[np.nda
     sources = sorted((name for name in distinct if name != target), key=str)
     domains = (*sources, next(name for name in distinct if name == target))
     return domain_codes(names, domains, columns.domain), domains, dtype_name(table, columns.domain, series)
+
+
+def _plain_name(name: Any) -> Any:
+    """Return a NumPy scalar as the Python value that it is."""
+    return name.item() if isinstance(name, np.generic) else name
+
+
+def _check_domain(name: Any, what: str) -> None:
+    """Refuse the name of a domain that is neither a string nor an integer: it could not be saved, nor typed again."""
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise DataError(
+            f"{what}: the domain {name!r} is of type {type(name).__name__}; domains have strings or integers for "
+            f"names: convert them, for example with .astype(str)"
+        )
 
 
 def _check_part(part: nw.DataFrame, columns: Columns, what: str) -> None:

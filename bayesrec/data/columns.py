@@ -10,8 +10,11 @@ from bayesrec.errors import DataError
 
 #: Column names that answers (predictions, rankings, weights) add next to the ids.
 ANSWER_COLUMNS = frozenset(
-    ("mean", "sd", "lower", "upper", "rank", "score", "source", "population", "target", "source_weight", "n", "delta")
-)
+    ("mean", "sd", "lower", "upper", "rank", "score", "source", "population", "target", "source_weight", "n", "delta",
+     "relevance")
+)  # fmt: skip
+#: Axes of every variable of ArviZ's trees, where ratings stand under the name of their column.
+TREE_AXES = frozenset(("chain", "draw"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,17 @@ class Columns:
                 raise DataError(f"{role}={name!r}: a column name must be a string; rename the column")
             if name in taken:
                 raise DataError(f"column {name!r} is named for both {taken[name]} and {role}; use two columns")
-            if name in ANSWER_COLUMNS:
+            # without a domain column `relevance` says "domain"
+            reserved = ANSWER_COLUMNS if self.domain is not None else ANSWER_COLUMNS | {"domain"}
+            if name in reserved:
                 raise DataError(
                     f"{role}={name!r}: answers have a column of that name, which would clash; rename the column "
-                    f"(reserved: {', '.join(sorted(ANSWER_COLUMNS))})"
+                    f"(reserved: {', '.join(sorted(reserved))})"
+                )
+            if role == "value" and name in TREE_AXES:
+                raise DataError(
+                    f"value={name!r}: `to_datatree` and `sample_prior` have an axis of that name, which would clash; "
+                    f"rename the column (reserved for values: {', '.join(sorted(TREE_AXES))})"
                 )
             taken[name] = role
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from bayesrec import mixtures
 from bayesrec.posterior import Posterior, predictive
 
-__all__ = ["coverage", "pit"]
+__all__ = ["coverage", "forecast", "means", "pit"]
 
 
 def pit(posterior: Posterior, frame: Any) -> np.ndarray:
@@ -42,6 +43,57 @@ def pit(posterior: Posterior, frame: Any) -> np.ndarray:
         mixtures.mixture_cdf(mean, sd, value[rows], part)
         out[rows] = part
     return out
+
+
+def forecast(posterior: Posterior, frame: Any, level: float = 0.9) -> pd.DataFrame:
+    """Predictions and PIT values of held-out rows, in one pass over the draws. Provisional.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    frame : DataFrame or Interactions
+        Held-out rows with values.
+    level : float
+        Probability of the central interval.
+
+    Returns
+    -------
+    DataFrame
+        A row for each row of ``frame``: user, item, value, mean, sd, lower, upper (rating units), pit.
+
+    Examples
+    --------
+    >>> import bayesrec as br
+    >>> frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 10), n_ratings=(6, 4))
+    >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+    >>> posterior = br.fit(br.models.PMF(rank=1), data, br.Gibbs(draws=20, warmup=10, chains=1), progress=False)
+    >>> rows = forecast(posterior, data.mask(data.is_target))
+    >>> bool(((rows["pit"] > 0.05) == (rows["value"] > rows["lower"])).all())
+    True
+    """
+    batch = posterior.data.encode(frame, need_value=True)
+    value = posterior.schema.standardise(np.asarray(batch.value), batch.domain)
+    center, scale = posterior.schema.center[batch.domain], posterior.schema.scale[batch.domain]
+    out, tail = np.empty((5, len(batch))), (1.0 - level) / 2.0
+    for rows, mean, sd in predictive.components(posterior.model, posterior.draws, batch.user, batch.item, batch.domain):
+        bounds, below = predictive.quantiles(mean, sd, (tail, 1.0 - tail)), np.empty(len(mean))
+        mixtures.mixture_cdf(mean, sd, value[rows], below)
+        spread = np.sqrt((sd**2).mean(1) + mean.var(1))
+        out[:, rows] = mean.mean(1), spread, bounds[:, 0], bounds[:, 1], below
+    out[:4] *= scale
+    out[[0, 2, 3]] += center
+    table = {"user": batch.user_id, "item": batch.item_id, "value": np.asarray(batch.value)}
+    columns = {name: pd.Series(np.asarray(column)) for name, column in table.items()}
+    return pd.DataFrame(columns | dict(zip(("mean", "sd", "lower", "upper", "pit"), out, strict=True)))
+
+
+def means(posterior: Posterior, frame: Any) -> np.ndarray:
+    """Predicted ratings (row,) alone, without the cost of intervals. Internal."""
+    batch = posterior.data.encode(frame)
+    out = np.empty(len(batch))
+    for rows, mean, _ in predictive.components(posterior.model, posterior.draws, batch.user, batch.item, batch.domain):
+        out[rows] = mean.mean(1)
+    return out * posterior.schema.scale[batch.domain] + posterior.schema.center[batch.domain]
 
 
 def coverage(u: np.ndarray, level: np.ndarray) -> np.ndarray:

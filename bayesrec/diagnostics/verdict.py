@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import logsumexp
 
 from bayesrec.data import Interactions, split
+from bayesrec.diagnostics import calibration
 from bayesrec.errors import DataError, NegativeTransferWarning
 from bayesrec.inference.base import Method, fit, fit_unchecked
 from bayesrec.models import PMF
@@ -70,6 +71,9 @@ class TransferReport:
         As ``delta``, from the joint density of each user's rows.
     reason : str
         Why a verdict is undetermined; empty otherwise.
+    rows : DataFrame or None
+        A row for each held-out rating: user, item, n_own (the user's target ratings in training), value, mean, sd,
+        lower, upper (90%), pit, mean_without (the other arm's prediction), delta. Rating units but for pit and delta.
     """
 
     verdict: str
@@ -87,6 +91,7 @@ class TransferReport:
     target: Any = None
     labels: tuple[str, str] = ("with the source", "without")
     notes: tuple[str, ...] = field(default_factory=tuple)
+    rows: pd.DataFrame | None = field(default=None, repr=False)
 
     def summary(self) -> str:
         """A few plain sentences with the numbers."""
@@ -126,6 +131,12 @@ class HeldOut:
     with_chains: np.ndarray
     without_chains: np.ndarray
     joint: np.ndarray
+    rows: pd.DataFrame | None = None
+
+
+def regime_of(n_own: np.ndarray) -> np.ndarray:
+    """Kind of user by the number of target ratings in training: "cold", "few" or "warm". Internal."""
+    return np.select([n_own == 0, n_own <= FEW], ["cold", "few"], "warm")
 
 
 def negative_transfer(
@@ -237,18 +248,23 @@ def held_out(arm: Posterior, bare: Posterior, test: Any) -> HeldOut:
     without_chains, bare_index, bare_joint = bare.scores(test)
     joint = np.zeros(len(codes))
     joint[user] = with_joint[index] - bare_joint[bare_index]
-    return HeldOut(ids, user, n_own, with_chains, without_chains, joint)
+    rows = calibration.forecast(arm, test)
+    rows.insert(2, "n_own", n_own[user])
+    rows["mean_without"] = calibration.means(bare, test)
+    return HeldOut(ids, user, n_own, with_chains, without_chains, joint, rows)
 
 
 def report(
     parts: list[HeldOut], data: Interactions, labels: tuple[str, str], min_effect: float, seed: int
 ) -> TransferReport:
-    frames = []
+    frames, rows = [], []
     for part in parts:
         pooled = [logsumexp(x, axis=0) - np.log(len(x)) for x in (part.with_chains, part.without_chains)]
         n = np.bincount(part.user, minlength=len(part.ids))
         delta = np.bincount(part.user, pooled[0] - pooled[1], minlength=len(part.ids))
-        regime = np.select([part.n_own == 0, part.n_own <= FEW], ["cold", "few"], "warm")
+        regime = regime_of(part.n_own)
+        if part.rows is not None:
+            rows.append(part.rows.assign(delta=pooled[0] - pooled[1]))
         frames.append(pd.DataFrame({"user": part.ids, "n": n, "delta": delta, "joint": part.joint, "regime": regime}))
     everyone = pd.concat(frames, ignore_index=True)
     regimes = {}
@@ -283,6 +299,7 @@ def report(
         target=data.target,
         labels=labels,
         notes=tuple(notes),
+        rows=pd.concat(rows, ignore_index=True) if len(rows) == len(parts) else None,
     )
 
 

@@ -43,7 +43,7 @@ def source_weight(posterior: Posterior, frame: Any, draws: int = 100) -> Any:
     Raises
     ------
     DataError
-        Rows of a source domain.
+        Rows of a source domain; fewer draws than one.
     NotFittedError
         A posterior that was saved without its ratings.
 
@@ -57,6 +57,7 @@ def source_weight(posterior: Posterior, frame: Any, draws: int = 100) -> Any:
     >>> bool(((weights.source + weights.population + weights.target - 1).abs() < 1e-9).all())
     True
     """
+    _check_draws(draws)
     posterior.require_data("source_weight")
     batch = posterior.data.encode(frame)
     last = posterior.schema.n_domains - 1
@@ -102,8 +103,25 @@ def relevance(posterior: Posterior, draws: int = 100) -> Any:
     -------
     DataFrame
         user, domain (the source), n (the user's target rows), relevance; users with rows in that source only. NaN
-        for a model without a gate.
+        for a model without a gate. User and domain have the names that the columns have in the data.
+
+    Raises
+    ------
+    DataError
+        Fewer draws than one.
+    NotFittedError
+        A posterior that was saved without its ratings.
+
+    Examples
+    --------
+    >>> import bayesrec as br
+    >>> frame, _ = br.data.synthetic.cross_domain(n_users=30, n_items=(10, 10), n_ratings=(8, 4))
+    >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+    >>> posterior = br.fit(br.models.TransferMF(rank=1), data, br.Gibbs(draws=20, warmup=20, chains=2), progress=False)
+    >>> br.relevance(posterior).columns.tolist()
+    ['user', 'domain', 'n', 'relevance']
     """
+    _check_draws(draws)
     posterior.require_data("relevance")
     data = posterior.data
     total: np.ndarray | float = 0.0
@@ -113,14 +131,21 @@ def relevance(posterior: Posterior, draws: int = 100) -> Any:
         count += 1
     mean = np.asarray(total) / max(count, 1)
     own = np.bincount(data.user[data.is_target], minlength=data.n_users)
-    rows: dict[str, list] = {data.columns.user: [], "domain": [], "n": [], "relevance": []}
-    for k, source in enumerate(data.sources):
-        users = np.unique(data.user[data.domain == k])
-        rows[data.columns.user].extend(data.users.decode(users))
-        rows["domain"].extend([source] * len(users))
-        rows["n"].extend(own[users])
-        rows["relevance"].extend(mean[k, users])
-    return make_frame({name: np.array(x) for name, x in rows.items()}, data.layout.backend)
+    pairs = np.unique(np.stack([data.domain, data.user], axis=1)[~data.is_target], axis=0)
+    source, user = pairs[:, 0], pairs[:, 1]
+    name = data.columns.domain or "domain"
+    table = {
+        data.columns.user: data.users.decode(user),
+        name: np.array(data.domains, dtype=object)[source],
+        "n": own[user],
+        "relevance": mean[source, user],
+    }
+    return make_frame(table, data.layout.backend, {name: data.layout.domain_dtype})
+
+
+def _check_draws(draws: Any) -> None:
+    if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 1:
+        raise DataError(f"draws must be at least 1, not {draws!r}; give a whole number")
 
 
 def _informants(posterior: Posterior, users: np.ndarray, draws: int) -> Iterator[tuple[State, Table, Informants]]:

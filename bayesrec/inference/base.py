@@ -11,6 +11,7 @@ import pyro
 import torch
 
 from bayesrec.data import Interactions
+from bayesrec.data.seeds import checked_seed
 from bayesrec.errors import DataError, UnsupportedMethodError
 from bayesrec.models.base import Batch, Model, Schema
 from bayesrec.posterior import Posterior
@@ -88,17 +89,21 @@ def fit(
         if not isinstance(value, kind):
             hint = " Call it: br.models.PMF(rank=8)." if name == "model" and isinstance(value, type) else ""
             raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}.{hint}")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise DataError(f"seed must be a whole number of at least 0, not {seed!r}")
-    if data.shared != "users":
-        raise UnsupportedMethodError(
-            "models take shared='users' so far; swap the user and item columns to share items."
-        )
+    seed = checked_seed(seed)
+    _check_shared(data)
     if device != "cpu":
         raise UnsupportedMethodError(f"device must be 'cpu', not {device!r}: nothing runs elsewhere so far.")
     view = model.view(data)
     model.check(view)
-    return method.run(model, view, Schema.of(view), int(seed), progress, checkpoint)
+    return method.run(model, view, Schema.of(view), seed, progress, checkpoint)
+
+
+def _check_shared(data: Interactions) -> None:
+    """Refuse shared items, which no model knows so far."""
+    if data.shared != "users":
+        raise UnsupportedMethodError(
+            "models take shared='users' so far; swap the user and item columns to share items."
+        )
 
 
 def fit_unchecked(model: Model, data: Interactions, method: Method, seed: int, progress: bool = False) -> Posterior:
@@ -124,6 +129,13 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
     xarray.DataTree
         Groups ``prior``, ``prior_predictive`` (in the units of the ratings) and ``observed_data``.
 
+    Raises
+    ------
+    DataError
+        Fewer draws than one, a seed that is no whole number of 0 or more, data that the model cannot use.
+    UnsupportedMethodError
+        Shared items.
+
     Examples
     --------
     >>> import bayesrec as br
@@ -135,8 +147,10 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
     """
     from arviz_base import from_dict
 
-    if draws < 1:
-        raise DataError(f"draws must be at least 1, not {draws}")
+    if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 1:
+        raise DataError(f"draws must be at least 1, not {draws!r}; give a whole number")
+    seed = checked_seed(seed)
+    _check_shared(data)
     view = model.view(data)
     model.check(view)
     schema = Schema.of(view)

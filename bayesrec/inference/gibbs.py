@@ -61,6 +61,7 @@ class Gibbs(Method):
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise DataError(f"Gibbs({name}=...) must be a whole number of at least {least}, not {value!r}")
+            object.__setattr__(self, name, int(value))  # a NumPy integer is no JSON
 
     def run(
         self,

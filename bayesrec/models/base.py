@@ -144,6 +144,7 @@ class Model(ABC):
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, (int, np.integer)) or self.rank < 1:
             raise DataError(f"rank must be a whole number of at least 1, not {self.rank!r}")
+        object.__setattr__(self, "rank", int(self.rank))  # a NumPy integer is no JSON
         if not isinstance(self.likelihood, Likelihood):
             raise DataError(f"likelihood must be a likelihood such as Gaussian(), not {self.likelihood!r}")
 
@@ -198,6 +199,13 @@ class Model(ABC):
     @abstractmethod
     def blocks(self, table: Table) -> list[Block]:
         """Conjugate blocks, in the order of a sweep."""
+
+    def leaves(self, table: Table) -> dict[str, np.ndarray]:
+        """Members that no rating informs but through their prior, as masks over the leading axes of their sites.
+
+        Given everything else their posterior is their prior, so SVI keeps them out of the ELBO and draws them from it.
+        """
+        return {"item_vector": ~table.rated} | self.likelihood.leaves(table)
 
     @abstractmethod
     def squared_errors(self, state: State, table: Table) -> np.ndarray:

@@ -41,7 +41,15 @@ class SingleVector(Model):
 
     def vectors(self, latents: Latents, batch: Batch) -> tuple[Tensor, Tensor]:
         """Vectors of the rows' users and items."""
-        return latents["user_vector"][..., batch.user, :], latents["item_vector"][..., batch.item, :]
+        return latents["user_vector"].index_select(-2, batch.user), latents["item_vector"].index_select(-2, batch.item)
+
+    def raters(self, latents: Latents) -> Tensor:
+        """Vectors of the users, (..., user, R)."""
+        return latents["user_vector"]
+
+    def rater_index(self, table: Table) -> np.ndarray:
+        """User of each rating, in item order."""
+        return table.item_user
 
     def population(self, latents: Latents) -> Population:
         """The prior of a user and of an item without ratings."""
@@ -95,7 +103,7 @@ class SingleVector(Model):
             return {"user_mean": mean, "user_cov": cov}
 
         items, item_population = priors.item_blocks(
-            table, rank, likelihood, lambda state: state["user_vector"], table.item_user
+            table, rank, likelihood, lambda state: state["user_vector"], self.rater_index(table)
         )
         noise = likelihood.blocks(table, lambda state: self.squared_errors(state, table))
         # Populations before members: a kept draw's users and items without rows belong to its populations.
@@ -107,6 +115,10 @@ class SingleVector(Model):
             items,
             *(block for block in noise if block.local),
         ]
+
+    def leaves(self, table: Table) -> dict[str, np.ndarray]:
+        """Users without rows."""
+        return super().leaves(table) | {"user_vector": (table.count == 0).all(0)}
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
         """Sum of squared residuals of each user in each domain, (domain, user)."""

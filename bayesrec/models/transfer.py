@@ -126,13 +126,17 @@ class TransferMF(Model):
 
     def vectors(self, latents: Latents, batch: Batch) -> tuple[Tensor, Tensor]:
         """Vectors of the rows' users, in the domain of the row, and items."""
-        n_sources = latents["source_vector"].shape[-3]
-        vectors = latents["user_vector"][..., batch.user, :]
-        for k in range(n_sources):
-            here = (batch.domain == k).unsqueeze(-1)
-            if here.any():
-                vectors = torch.where(here, latents["source_vector"][..., k, :, :][..., batch.user, :], vectors)
-        return vectors, latents["item_vector"][..., batch.item, :]
+        n_users = latents["user_vector"].shape[-2]
+        rows = self.raters(latents).index_select(-2, batch.domain * n_users + batch.user)
+        return rows, latents["item_vector"].index_select(-2, batch.item)
+
+    def raters(self, latents: Latents) -> Tensor:
+        """Vectors of all users in all domains, (..., domain * user, R)."""
+        return torch.cat([latents["source_vector"], latents["user_vector"].unsqueeze(-3)], -3).flatten(-3, -2)
+
+    def rater_index(self, table: Table) -> np.ndarray:
+        """Row of ``raters`` that each rating belongs to, in item order."""
+        return table.item_domain[table.item_of] * table.n_users + table.item_user
 
     def population(self, latents: Latents) -> Population:
         """The prior of a user and of an item without ratings, in each domain."""
@@ -229,8 +233,7 @@ class TransferMF(Model):
             on = (state["on"] & both).sum(1)
             return {"gate": conjugate.bernoulli_rate(both.sum(1) - on, on, GATE_PRIOR, rng)}
 
-        index = table.item_domain[table.item_of] * n_users + table.item_user
-        items, item_population = priors.item_blocks(table, rank, likelihood, stacked, index)
+        items, item_population = priors.item_blocks(table, rank, likelihood, stacked, self.rater_index(table))
         noise = likelihood.blocks(table, lambda state: self.squared_errors(state, table))
         # Populations before members: a kept draw's users and items without rows belong to its populations.
         return [
@@ -244,6 +247,12 @@ class TransferMF(Model):
             items,
             *(block for block in noise if block.local),
         ]
+
+    def leaves(self, table: Table) -> dict[str, np.ndarray]:
+        """Users without target rows, and source vectors of users who are silent there and in the target."""
+        silent = table.count == 0
+        own = {"user_vector": silent[-1], "source_vector": silent[:-1] & silent[-1]}
+        return super().leaves(table) | own
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
         """Sum of squared residuals of each user in each domain, (domain, user)."""

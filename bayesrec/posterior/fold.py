@@ -10,6 +10,7 @@ import numpy as np
 
 from bayesrec.conjugate import Table
 from bayesrec.data.ids import shown
+from bayesrec.data.seeds import checked_seed
 from bayesrec.errors import DataError, DataWarning
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def fold_in(posterior: Posterior, frame: Any, seed: int) -> Posterior:
     With one noise for all users a single pass of the local blocks is an independent exact draw. With a noise level
     a user the local blocks are a small Gibbs sampler of their own, which is carried from draw to draw.
     """
+    seed = checked_seed(seed)
     batch = posterior.data.encode(frame, need_value=True)
     known = np.flatnonzero(batch.user >= 0)
     if known.size:

@@ -131,7 +131,8 @@ class Posterior:
         user : ndarray, (row,)
             Position of each row's user in ``joint``, by id.
         joint : ndarray, (user,)
-            Log density of all rows of a user at once.
+            Log density of all rows of a user at once. The rows of an unknown user share a vector, which is
+            integrated out, domain by domain.
         """
         batch = self.data.encode(frame, need_value=True)
         value = self.schema.standardise(np.asarray(batch.value), batch.domain)
@@ -141,17 +142,28 @@ class Posterior:
         by_chain = np.empty((self.n_chains, len(batch)))
         for rows, mean, sd in predictive.components(self.model, self.draws, batch.user, batch.item, batch.domain):
             density = -0.5 * ((value[rows, None] - mean) / sd) ** 2 - np.log(sd) + constant[rows, None]
-            np.add.at(total, user[rows], density)
+            known = batch.user[rows] >= 0
+            np.add.at(total, user[rows][known], density[known])
             split = density.reshape(len(density), self.n_chains, self.n_draws)
             by_chain[:, rows] = logsumexp(split, axis=2).T - np.log(self.n_draws)
+        strangers = pd.DataFrame({"user": user, "domain": batch.domain})[batch.user < 0]
+        for (u, domain), part in strangers.groupby(["user", "domain"]):
+            mine = part.index.to_numpy()
+            density = predictive.together(self.model, self.draws, batch.item[mine], domain, value[mine])
+            total[u] += density - len(mine) * np.log(self.schema.scale[domain])
         return by_chain, user, logsumexp(total, axis=1) - np.log(total.shape[1])
 
-    def expected(self, user: int, items: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draws of the expected target rating of one user (code, -1 unknown) for items (codes): (draw, item)."""
+    def expected(self, user: int, items: np.ndarray) -> np.ndarray:
+        """Draws of the expected target rating of one user (code, -1 unknown) for items (codes): (draw, item).
+
+        All unknown users have the same draws, each that of a user taken from the population. Internal.
+        """
         domain = np.full(len(items), self.schema.n_domains - 1)
-        rows = predictive.compact(self.model, self.draws, np.full(len(items), user), items, domain, rng)
-        eta = self.model.likelihood.mean(self.model.score(rows.latents, rows.batch), rows.latents)
-        return eta.numpy().astype(np.float64) * self.schema.scale[-1] + self.schema.center[-1]
+        rows = predictive.compact(self.model, self.draws, np.full(len(items), user), items, domain)
+        eta = self.model.score(rows.latents, rows.batch).double()
+        if user < 0:
+            eta = eta + predictive.deviations(self.model, rows)
+        return self.model.likelihood.mean(eta, rows.latents).numpy() * self.schema.scale[-1] + self.schema.center[-1]
 
     def draw(self, chain: int, draw: int, users: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """One draw as a state (float64), with the user axis cut down to ``users`` (codes) if given."""

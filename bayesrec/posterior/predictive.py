@@ -14,7 +14,7 @@ from bayesrec import mixtures
 from bayesrec.likelihoods import Latents
 from bayesrec.models.base import Batch, Model, Population
 
-__all__ = ["Compact", "compact", "components", "quantiles"]
+__all__ = ["Compact", "compact", "components", "deviations", "quantiles", "together"]
 
 CHUNK_FLOATS = 2**25  # floats of gathered user vectors that a chunk of rows may take
 
@@ -42,25 +42,18 @@ def compact(
     user: np.ndarray,
     item: np.ndarray,
     domain: np.ndarray,
-    rng: np.random.Generator | None = None,
 ) -> Compact:
     """Gather what rows (user, item, domain), codes (row,) with -1 for unknown, need.
 
-    Unknown users and items get the values of :class:`bayesrec.models.base.Population`; with an ``rng`` an unknown
-    user's target vector is drawn from the population instead of set to its mean.
+    Unknown users and items get the values of :class:`bayesrec.models.base.Population`.
     """
     dims = model.dims
     free = flat(draws, [name for name in draws if not {"user", "item"} & set(dims[name])])
     population = model.population(free)
     users, items = np.unique(user[user >= 0]), np.unique(item[item >= 0])
-    fill = dict(population.user)
-    if rng is not None:
-        chol = torch.linalg.cholesky(population.user_cov[..., -1, :, :].double())
-        normals = torch.from_numpy(rng.standard_normal((*chol.shape[:-1], 1)))
-        fill["user_vector"] = fill["user_vector"] + (chol @ normals)[..., 0].to(fill["user_vector"].dtype)
     latents = dict(free)
     for name in draws:
-        for side, codes, extra in (("user", users, fill), ("item", items, population.item)):
+        for side, codes, extra in (("user", users, population.user), ("item", items, population.item)):
             if side not in dims[name]:
                 continue
             axis = 1 + dims[name].index(side)
@@ -74,8 +67,30 @@ def compact(
     return Compact(latents, batch, population, torch.from_numpy(user < 0), torch.from_numpy(item < 0))
 
 
-def _spread(model: Model, rows: Compact) -> Tensor:
-    """Variance of ``eta`` (draw, row) that comes from unknown users and items; both unknown is moment-matched."""
+def _design(model: Model, rows: Compact) -> Tensor:
+    """What a user's vector is multiplied by, (draw, row, R): the item's, with 1 for the user's bias."""
+    v = model.vectors(rows.latents, rows.batch)[1].clone()
+    v[..., 0] = 1.0
+    return v
+
+
+def deviations(model: Model, rows: Compact) -> Tensor:
+    """How far an unknown user's expected target ratings lie from the population's, a user for each draw: (draw, row).
+
+    The normals are fixed, alike for every unknown user and seed, since nothing tells such users apart. Over the
+    draws the deviations of an item have the mean zero exactly: the mean of what is ranked is what `predict` says.
+    """
+    chol = torch.linalg.cholesky(rows.population.user_cov[..., -1, :, :].double())
+    normals = torch.from_numpy(np.random.default_rng(0).standard_normal(chol.shape[:-1]))
+    out = (_design(model, rows).double() @ (chol @ normals[..., None]))[..., 0]
+    return out - out.mean(0)
+
+
+def _spread(model: Model, rows: Compact, of_users: bool = True) -> Tensor:
+    """Variance of ``eta`` (draw, row) that comes from unknown users and items; both unknown is moment-matched.
+
+    Without ``of_users`` the part that the rows of a user share is left out.
+    """
     user, item = model.vectors(rows.latents, rows.batch)
     out = torch.zeros(user.shape[:-1], dtype=user.dtype)
     new_user, new_item = rows.unknown_user, rows.unknown_item
@@ -83,7 +98,7 @@ def _spread(model: Model, rows: Compact) -> Tensor:
     for d in torch.unique(rows.batch.domain).tolist():
         here = rows.batch.domain == d
         pick = here & new_user
-        if pick.any():
+        if of_users and pick.any():
             v = item[:, pick].clone()
             v[..., 0] = 1.0
             out[:, pick] += ((v @ cov[:, d]) * v).sum(-1)
@@ -114,6 +129,30 @@ def components(
         mean, sd = model.likelihood.components(eta, variance, rows.latents, rows.batch)
         by_row = [np.ascontiguousarray(x.numpy().T, dtype=np.float64) for x in (mean, sd.expand(mean.shape))]
         yield part, by_row[0], by_row[1]
+
+
+def together(
+    model: Model, draws: dict[str, np.ndarray], item: np.ndarray, domain: int, value: np.ndarray
+) -> np.ndarray:
+    """Log density (draw,), in sd units, of ratings ``value`` (row,) that one unknown user gave in a domain.
+
+    Given a draw the rows share the user's vector: they are jointly normal with covariance ``v' cov v`` and, on the
+    diagonal, noise and the spread of unknown items. In the form of Woodbury, so that matrices have the size R.
+    """
+    n = len(item)
+    rows = compact(model, draws, np.full(n, -1), item, np.full(n, domain))
+    spread = _spread(model, rows, of_users=False)
+    mean, sd = model.likelihood.components(model.score(rows.latents, rows.batch), spread, rows.latents, rows.batch)
+    mean, sd = mean.double(), sd.expand(mean.shape).double()
+    residual = (torch.from_numpy(value) - mean) / sd
+    cov = rows.population.user_cov[:, domain].double()
+    design = _design(model, rows).double() / sd[..., None]
+    inner = torch.eye(cov.shape[-1], dtype=torch.float64) + design.mT @ design @ cov
+    linear = design.mT @ residual[..., None]
+    explained = (linear * (cov @ torch.linalg.solve(inner, linear))).sum((-2, -1))
+    quadratic = residual.square().sum(-1) - explained
+    log_det = 2.0 * sd.log().sum(-1) + torch.linalg.slogdet(inner).logabsdet
+    return (-0.5 * (quadratic + log_det + n * np.log(2.0 * np.pi))).numpy()
 
 
 def quantiles(mean: np.ndarray, sd: np.ndarray, probability: tuple[float, ...]) -> np.ndarray:

@@ -21,6 +21,7 @@ from bayesrec.data import Columns, Interactions, Vocabulary
 from bayesrec.data.frames import Layout
 from bayesrec.errors import DataError, LoadError
 from bayesrec.models.base import Schema
+from bayesrec.posterior import checks
 
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
@@ -41,7 +42,7 @@ def pack(value: Any) -> Any:
     """A frozen value object as JSON: its class by name and its fields."""
     if is_dataclass(value) and not isinstance(value, type):
         return {"class": type(value).__name__, "fields": {f.name: pack(getattr(value, f.name)) for f in fields(value)}}
-    return value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def unpack(value: Any, known: Mapping[str, type]) -> Any:
@@ -107,7 +108,7 @@ def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:
         "n_items": schema.n_items,
         "files": {file.name: _digest(file) for file in sorted(folder.iterdir())},
     }
-    (folder / META).write_text(json.dumps(meta, indent=1))
+    (folder / META).write_text(json.dumps(meta | {"digest": _own_digest(meta)}, indent=1))
 
 
 def _ratings(rows: Interactions) -> dict[str, np.ndarray]:
@@ -129,17 +130,23 @@ def load(path: str | Path, methods: Mapping[str, type]) -> dict[str, Any]:
                 f"{str(path)!r} was written by a newer bayesrec (format {meta['format']}; this one reads up to "
                 f"{FORMAT}). Upgrade bayesrec."
             )
+        if meta.pop("digest") != _own_digest(meta):
+            raise LoadError(f"{str(path)!r} is corrupt: {META} is not what was written.")
         for name, digest in meta["files"].items():
             if not (folder / name).is_file():
                 raise LoadError(f"{str(path)!r} is incomplete: {name} is missing.")
             if _digest(folder / name) != digest:
                 raise LoadError(f"{str(path)!r} is corrupt: {name} is not what was written.")
-        return _read(folder, meta, classes(methods))
-    except (KeyError, TypeError, ValueError, AttributeError, BadZipFile, OSError) as error:
+        return _read(folder, meta, methods)
+    except DataError as error:
+        raise LoadError(f"{str(path)!r} cannot be read: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, BadZipFile, OSError) as error:
         raise LoadError(f"{str(path)!r} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _read(folder: Path, meta: dict[str, Any], known: Mapping[str, type]) -> dict[str, Any]:
+def _read(folder: Path, meta: dict[str, Any], methods: Mapping[str, type]) -> dict[str, Any]:
+    known = classes(methods)
+
     def arrays(name: str) -> dict[str, np.ndarray]:
         with np.load(folder / name, allow_pickle=False) as file:
             return dict(file)
@@ -152,6 +159,12 @@ def _read(folder: Path, meta: dict[str, Any], known: Mapping[str, type]) -> dict
     ratings, schema = arrays("ratings.npz"), arrays("schema.npz")
     layout = dict(meta["layout"], order=tuple(meta["layout"]["order"]))
     domains = tuple(meta["domains"])
+    checks.check_sizes(meta, vocabularies, schema)
+    checks.check_ratings(ratings, meta["n_users"], meta["n_items"], schema["item_domain"])
+    model, method = unpack(meta["model"], known), unpack(meta["method"], known)
+    checks.check_objects(model, method, methods.values())
+    draws, stats = arrays("draws.npz"), arrays("stats.npz")
+    checks.check_draws(model, draws, stats, meta["n_users"], meta["n_items"], len(domains))
     data = Interactions(
         user=ratings["user"],
         item=ratings["item"],
@@ -165,10 +178,10 @@ def _read(folder: Path, meta: dict[str, Any], known: Mapping[str, type]) -> dict
         **vocabularies,
     )
     return {
-        "draws": arrays("draws.npz"),
-        "stats": arrays("stats.npz"),
-        "model": unpack(meta["model"], known),
-        "method": unpack(meta["method"], known),
+        "draws": draws,
+        "stats": stats,
+        "model": model,
+        "method": method,
         "data": data,
         "schema": Schema(
             meta["n_users"],
@@ -179,6 +192,10 @@ def _read(folder: Path, meta: dict[str, Any], known: Mapping[str, type]) -> dict
             schema["scale"],
         ),
     }
+
+
+def _own_digest(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

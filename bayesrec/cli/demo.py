@@ -1,8 +1,7 @@
-"""The command line: ``bayesrec demo``."""
+"""``bayesrec demo``: the main job on MovieLens."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bayesrec.errors import BayesrecError
 
-__all__ = ["app", "main"]
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-
-
-@app.callback()
-def about() -> None:
-    """Bayesian transfer learning for recommender systems."""
-
-
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report and the plots.")] = Path("bayesrec-demo"),
     seed: Annotated[int, typer.Option(help="Seed of splits and chains.")] = 0,
@@ -76,16 +63,3 @@ def _table(title: str, columns: list[str]) -> Table:
             name, justify="left" if name in ("model", "users", "verdict", "film") else "right", no_wrap=True
         )
     return table
-
-
-def main() -> None:
-    """Run the command line; an error of ours is one line and exit code 2, not a traceback."""
-    try:
-        app(standalone_mode=True)
-    except BayesrecError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}")
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""``python -m bayesrec.cli``."""
+
+from bayesrec.cli import main
+
+main()

@@ -1,0 +1,205 @@
+"""What the numbers mean, in words, by plain rules. Internal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from bayesrec.report.facts import Z90, Chains, Gains
+
+__all__ = ["advice", "chance", "convergence", "headline", "percent", "reason"]
+
+KIND = {"cold": "newcomers", "few": "beginners", "warm": "regulars", "all": "everybody"}
+RATINGS = {"cold": "no rating yet", "few": "1 to 5 ratings", "warm": "more than 5 ratings"}
+SAYS = {"positive": "helps", "negative": "hurts", "undetermined": "undetermined"}
+DO = {"positive": "help", "negative": "hurt"}
+AGREE = 1.05  # R-hat up to which the chains agree; above the limit of diagnostics() they do not
+FEW_BAD = 0.1  # share of the quantities that may disagree before the answer is a plain no
+FEW_DRAWS = 100  # effective draws below which intervals are rough
+OFF = 0.04  # coverage may miss .9 by as much before the page warns: coarse ratings alone lift it by .03
+DOMINATES = 0.25  # share of all differences that one user may carry
+
+
+def percent(x: float, digits: int = 0) -> str:
+    """A share in percent that never claims certainty: over 99%, under 1%.
+
+    Examples
+    --------
+    >>> percent(0.9999), percent(0.0), percent(0.123)
+    ('over 99%', 'under 1%', '12%')
+    """
+    if x > 0.99:
+        return "over 99%"
+    return "under 1%" if x < 0.01 else f"{x:.{digits}%}"
+
+
+def chance(probability: float) -> str:
+    """Words and number for the probability that the source hurts.
+
+    Examples
+    --------
+    >>> chance(0.001), chance(0.45)
+    ('almost certainly helps: over 99%', 'could go either way: 55% that it helps')
+    """
+    side, p = ("helps", 1.0 - probability) if probability <= 0.5 else ("hurts", probability)
+    if p < 0.8:
+        return f"could go either way: {percent(1.0 - probability)} that it helps"
+    how = "almost certainly" if p > 0.99 else "very probably" if p > 0.95 else "probably"
+    return f"{how} {side}: {percent(p)}"
+
+
+def reason(text: str) -> str:
+    """Why a verdict is undetermined, for somebody who does not know what a nat is."""
+    if text.startswith("the summed difference"):
+        return "the difference is too small to tell from none"
+    if text.startswith("the mean difference"):
+        return "the difference is smaller than the one that was asked for"
+    if text.startswith("the probability"):
+        return "the held-out ratings allow both"
+    return "one user decides it" if text.startswith("one user decides") else text
+
+
+def joined(names: Iterable[str]) -> str:
+    """Names as in a sentence.
+
+    Examples
+    --------
+    >>> joined(["a", "b", "c"])
+    'a, b and c'
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def groups(names: Iterable[str]) -> str:
+    """Kinds of users as in a sentence."""
+    return joined([f"{KIND[n]} ({RATINGS[n]})" if n in RATINGS else KIND[n] for n in names])
+
+
+def called(table: pd.DataFrame, verdict: str) -> list[str]:
+    """Kinds of users with this verdict."""
+    return [name for name in table.index if name != "all" and table.loc[name, "verdict"] == verdict]
+
+
+def headline(table: pd.DataFrame | None, source: str, target: str) -> str:
+    """The verdict in one sentence. ``table`` is that of :func:`bayesrec.report.facts.worth`."""
+    if table is None:
+        return f"No verdict: whether ratings of {source} help predictions of {target} was not tested for this page."
+    parts = [f"{do} {groups(called(table, verdict))}" for verdict, do in DO.items() if called(table, verdict)]
+    unclear = called(table, "undetermined")
+    if not parts:
+        whole = table.loc["all", "verdict"]
+        if len(unclear) > 1 and whole != "undetermined":
+            return (
+                f"Ratings of {source} {DO[str(whole)]} predictions of {target} over all users together; for no kind of user "
+                "alone do the held-out ratings settle it."
+            )
+        why = reason(str(table.loc["all", "reason"]))
+        return f"Undetermined: it is not settled whether ratings of {source} help predictions of {target} ({why})."
+    out = f"In predictions of {target}, ratings of {source} {' and '.join(parts)}"
+    return out + (f"; for {groups(unclear)} it is undetermined." if unclear else ".")
+
+
+def convergence(found: Chains, one_chain: bool, approximate: bool = False) -> str:
+    """Whether the chains agree, in a sentence or two. Predictions come first: the page rests on them."""
+    if approximate:
+        return (
+            "This fit is a quick approximation (SVI), not a simulation: its draws agree whether it is good or not. It tends to "
+            "be too sure of itself, so look at the section on intervals."
+        )
+    if np.isnan(found.rhat):
+        return "There are too few draws to tell whether the computation converged."
+    who = "the two halves of the chain" if one_chain else "the chains"
+    if found.bad:
+        most = "Mostly" if found.bad <= FEW_BAD * found.n else "No"
+        return (
+            f"{most}: {who} do not agree on {found.bad} of the {found.n} predictions that were checked. The numbers on this "
+            "page may change with a longer run."
+        )
+    how = "agree" if found.rhat <= AGREE else "nearly agree"
+    out = f"Yes: {who} {how} on all {found.n} predictions that were checked."
+    if found.ess < FEW_DRAWS:
+        out += " There are few independent draws, so the last digits are rough."
+    if found.inner_bad:
+        out += (
+            f" They do not agree on {found.inner_bad} of {found.inner} inner quantities of the model, such as the size of the "
+            "noise: the shares of the source may move a little with a longer run."
+        )
+    return out
+
+
+def trust(covered: float, se: float) -> str:
+    """Whether 90% intervals keep their promise, in a sentence."""
+    gap = covered - 0.9
+    if abs(gap) <= max(OFF, 2.0 * se):
+        return "The intervals mean what they say"
+    return "The intervals are too wide: too careful" if gap > 0 else "The intervals are too narrow: too sure"
+
+
+def harmed(found: Gains) -> list[str]:
+    """Groups by number of source ratings whose predictions get worse, beyond doubt at 90%."""
+    if found.groups is None or len(found.groups) < 2:
+        return []
+    return [str(name) for name, row in found.groups.iterrows() if row["high"] < 0]
+
+
+def advice(
+    table: pd.DataFrame | None,
+    gain: Gains | None,
+    found: Chains,
+    covered: tuple[float, float] | None,
+    source: str,
+    target: str,
+    has_source: bool = True,
+) -> list[str]:
+    """What to do now: the rules of the page, most urgent first."""
+    out = []
+    if found.bad:
+        out.append("First let the computation run longer (more draws and warmup): the chains do not agree yet.")
+    if not has_source:
+        out.append(
+            "This model uses no source. To learn whether one would help, fit TransferMF and make this page again."
+        )
+    elif table is None:
+        out.append(f"Do not switch ratings of {source} on before they were tested: this page has no verdict.")
+    else:
+        out.extend(_by_kind(table, source, target))
+    if gain is not None and harmed(gain):
+        out.append(
+            f"Keep an eye on users with {joined(harmed(gain))} ratings in {source}: their predictions get worse with it."
+        )
+    if gain is not None and gain.largest > DOMINATES:
+        out.append(
+            f"Look at user {gain.largest_user}: {gain.largest:.0%} of all differences come from this one user, "
+            "perhaps a robot or a shared account."
+        )
+    if covered is not None and not trust(*covered).startswith("The intervals mean"):
+        out.append("Do not show the intervals to users as they are: they do not keep what they promise.")
+    return out
+
+
+def _by_kind(table: pd.DataFrame, source: str, target: str) -> list[str]:
+    out = []
+    if called(table, "negative"):
+        worse = groups(called(table, "negative"))
+        out.append(f"Leave ratings of {source} out for {worse}: they make their predictions worse.")
+    if called(table, "positive"):
+        out.append(f"Use ratings of {source} for {groups(called(table, 'positive'))}.")
+    for name in called(table, "undetermined"):
+        row = table.loc[name]
+        if str(row["reason"]).startswith("only"):
+            out.append(f"Test {groups([name])} with more users: {row['reason']}.")
+            continue
+        low, high = (np.expm1(row["delta_per_row"] + k * Z90 * row["se"]) for k in (-1, 1))
+        out.append(
+            f"Undecided for {groups([name])}: the source may change the probability of a rating by anything from {low:+.1%} to "
+            f"{high:+.1%}. Test more users, or decide by cost if changes of that size do not matter to you."
+        )
+    missing = [name for name in RATINGS if name not in table.index]
+    if missing:
+        out.append(
+            f"Test {groups(missing)} before you use ratings of {source} for them: this page says nothing about them."
+        )
+    return out
