@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bayesrec.data import Interactions, split
     from bayesrec.diagnostics import TransferReport, assess_transfer, negative_transfer, relevance, source_weight
     from bayesrec.evaluation import Evaluation, evaluate
-    from bayesrec.inference import Gibbs, fit, load, sample_prior
+    from bayesrec.inference import NUTS, SVI, Gibbs, fit, load, sample_prior
     from bayesrec.likelihoods import Gaussian
     from bayesrec.posterior import Posterior
     from bayesrec.ranking import recommend
@@ -27,7 +27,9 @@ _HOME = {
     "Gaussian": "likelihoods",
     "Gibbs": "inference",
     "Interactions": "data",
+    "NUTS": "inference",
     "Posterior": "posterior",
+    "SVI": "inference",
     "TransferReport": "diagnostics",
     "assess_transfer": "diagnostics",
     "data": "",
@@ -52,7 +54,9 @@ __all__ = [
     "Gaussian",
     "Gibbs",
     "Interactions",
+    "NUTS",
     "Posterior",
+    "SVI",
     "TransferReport",
     "assess_transfer",
     "data",

@@ -25,7 +25,9 @@ def half_t(scale: float | Tensor, dof: float = 3.0, shape: tuple[int, ...] = ())
     scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(shape)
     base = FisherSnedecor(torch.ones(shape), torch.full(shape, float(dof)))
     # the power last: torch reads the support off the last transform, and an affine map's is the whole line
-    half = TransformedDistribution(base, [AffineTransform(torch.zeros(()), scale**2), PowerTransform(torch.tensor(0.5))])
+    half = TransformedDistribution(
+        base, [AffineTransform(torch.zeros(()), scale**2), PowerTransform(torch.tensor(0.5))]
+    )
     return half.to_event(len(shape))
 
 
@@ -72,7 +74,7 @@ class LogCholesky(Transform):
         return torch.cat([lower.diagonal(dim1=-2, dim2=-1).log(), lower[..., row, col]], -1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """log |d cov / d x|: 2^R times the product of the k-th diagonal entry to the power R - k + 2, k from 1."""
+        """Log of |d cov / d x|: 2^R times the product of the k-th diagonal entry to the power R - k + 2, k from 1."""
         power = torch.arange(self.size + 1, 1, -1, dtype=x.dtype)
         return self.size * math.log(2.0) + (x[..., : self.size] * power).sum(-1)
 

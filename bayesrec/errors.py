@@ -43,5 +43,9 @@ class ConvergenceWarning(BayesrecWarning):
     """The sampler or the optimiser has not converged; answers may be off. Stable."""
 
 
+class SlowWarning(BayesrecWarning):
+    """What was asked for will take long; the message has the estimate and a faster way. Stable."""
+
+
 class NegativeTransferWarning(BayesrecWarning):
     """The source seems to make target predictions worse. Stable."""

@@ -77,6 +77,10 @@ class Likelihood(ABC):
     def blocks(self, table: Table, errors: Any) -> list[Block]:
         """Gibbs blocks; ``errors(state)`` gives the sum of squared residuals (domain, user)."""
 
+    @abstractmethod
+    def precision(self, latents: Latents) -> Tensor:
+        """Noise precision of each user's ratings in each domain, (domain, user) or (domain, 1), for SVI."""
+
     def leaves(self, table: Table) -> dict[str, np.ndarray]:
         """Masks of what no rating informs; see :meth:`bayesrec.models.base.Model.leaves`."""
         return {}

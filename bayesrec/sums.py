@@ -1,8 +1,8 @@
-"""Sums over each user's rows with their derivative: what the density of integrated-out users rests on. Internal.
+"""Items integrated out: the density of an item's ratings given the users, in closed form and differentiable. Internal.
 
-For group ``g`` (a user in a domain) and its rows ``n`` with design vectors ``v_n = (1, q_n)`` and ``r_n = y_n - c_n``:
-``gram_g = sum v v'``, ``linear_g = sum v r`` and ``square_g = sum r^2``. Compiled loops do them and their reverse; torch
-sees one differentiable function of the item vectors ``(c, q)``.
+Ratings of item ``i`` have the expected value ``b_n + v_n'x_i`` with ``v_n = (1, p_n)`` of the rater and
+``x_i = (c_i, q_i)`` of the item; with ``r_n = y_n - b_n`` and precisions ``w_n`` they matter through
+``gram = sum w v v'``, ``linear = sum w v r`` and ``square = sum w r^2`` alone. Compiled loops do the sums and their reverse.
 """
 
 from __future__ import annotations
@@ -15,78 +15,110 @@ from torch import Tensor
 
 from bayesrec.kernels import compiled
 
-__all__ = ["row_sums"]
+__all__ = ["log_evidence", "row_sums"]
 
 
 @compiled
-def _forward(groups, indptr, index, value, weight, item, gram, linear, square):
-    size = item.shape[1]
-    v, wv = np.empty(size, item.dtype), np.empty(size, item.dtype)
-    for k in range(len(groups)):
-        for n in range(indptr[groups[k]], indptr[groups[k] + 1]):
-            row = item[index[n]]
+def _forward(items, indptr, index, cell, value, raters, precision, gram, linear, square):
+    size = raters.shape[1]
+    v, wv = np.empty(size, raters.dtype), np.empty(size, raters.dtype)
+    for k in range(len(items)):
+        for n in range(indptr[items[k]], indptr[items[k] + 1]):
+            row, w = raters[index[n]], precision[cell[n]]
             r = value[n] - row[0]
             v[0] = 1.0
             for i in range(1, size):
                 v[i] = row[i]
             for i in range(size):
-                wv[i] = weight[n] * v[i]
+                wv[i] = w * v[i]
                 for j in range(i + 1):
                     gram[k, i, j] += wv[i] * v[j]
                 linear[k, i] += wv[i] * r
-            square[k] += weight[n] * r * r
+            square[k] += w * r * r
         for i in range(size):
             for j in range(i):
                 gram[k, j, i] = gram[k, i, j]
 
 
 @compiled
-def _backward(groups, indptr, index, value, weight, item, d_gram, d_linear, d_square, out, d_weight):
-    size = item.shape[1]
-    v, both = np.empty(size, item.dtype), np.empty((size, size), item.dtype)
-    for k in range(len(groups)):
+def _backward(items, indptr, index, cell, value, raters, precision, d_gram, d_linear, d_square, out, d_precision):
+    size = raters.shape[1]
+    zero = raters.dtype.type(0.0)
+    v, both = np.empty(size, raters.dtype), np.empty((size, size), raters.dtype)
+    for k in range(len(items)):
         for i in range(size):
             for j in range(size):
                 both[i, j] = d_gram[k, i, j] + d_gram[k, j, i]
-        for n in range(indptr[groups[k]], indptr[groups[k] + 1]):
-            row, grad = item[index[n]], out[index[n]]
+        for n in range(indptr[items[k]], indptr[items[k] + 1]):
+            row, grad, w = raters[index[n]], out[index[n]], precision[cell[n]]
             r = value[n] - row[0]
             v[0] = 1.0
             for i in range(1, size):
                 v[i] = row[i]
-            w, along, curved = weight[n], v[0] * 0, v[0] * 0
+            along, curved = zero, zero
             for i in range(size):
                 along += v[i] * d_linear[k, i]
-                bent = v[0] * 0
+                bent = zero
                 for j in range(size):
                     bent += both[i, j] * v[j]
                 curved += v[i] * bent
                 if i > 0:
                     grad[i] += w * (r * d_linear[k, i] + bent)
             grad[0] -= w * (2.0 * r * d_square[k] + along)
-            d_weight[n] = 0.5 * curved + r * along + r * r * d_square[k]
+            d_precision[cell[n]] += 0.5 * curved + r * along + r * r * d_square[k]
 
 
 class _RowSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, item: Tensor, weight: Tensor, groups: Any, indptr: Any, index: Any, value: Any) -> Any:
-        rows, w = item.detach().numpy(), weight.detach().numpy()
-        size = rows.shape[1]
-        gram = np.zeros((len(groups), size, size), rows.dtype)
-        linear, square = np.zeros((len(groups), size), rows.dtype), np.zeros(len(groups), rows.dtype)
-        _forward(groups, indptr, index, value, w, rows, gram, linear, square)
-        ctx.arrays = (groups, indptr, index, value, w, rows)
+    def forward(ctx: Any, raters: Tensor, precision: Tensor, *arrays: Any) -> Any:
+        rows, w = raters.detach().numpy(), precision.detach().numpy()
+        n, size = len(arrays[0]), rows.shape[1]
+        gram, linear = np.zeros((n, size, size), rows.dtype), np.zeros((n, size), rows.dtype)
+        square = np.zeros(n, rows.dtype)
+        _forward(*arrays, rows, w, gram, linear, square)  # type: ignore[call-arg]
+        ctx.arrays = (*arrays, rows, w)
         return torch.from_numpy(gram), torch.from_numpy(linear), torch.from_numpy(square)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        w, rows = ctx.arrays[-2:]
-        out, d_weight = np.zeros_like(rows), np.zeros_like(w)
-        _backward(*ctx.arrays, *(np.ascontiguousarray(g.numpy()) for g in grads), out, d_weight)
-        return torch.from_numpy(out), torch.from_numpy(d_weight), None, None, None, None
+        rows, w = ctx.arrays[-2:]
+        out, d_precision = np.zeros_like(rows), np.zeros_like(w)
+        _backward(*ctx.arrays, *(np.ascontiguousarray(g.numpy()) for g in grads), out, d_precision)  # type: ignore[call-arg]
+        return torch.from_numpy(out), torch.from_numpy(d_precision), None, None, None, None, None
 
 
 def row_sums(
-    item: Tensor, weight: Tensor, groups: np.ndarray, indptr: np.ndarray, index: np.ndarray, value: np.ndarray
+    raters: Tensor,
+    precision: Tensor,
+    items: np.ndarray,
+    indptr: np.ndarray,
+    index: np.ndarray,
+    cell: np.ndarray,
+    value: np.ndarray,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _RowSums.apply(item, weight, groups, indptr, index, value)
+    """Gram (k, R, R), linear (k, R) and square (k,) of some items' rows; gradients reach the raters and precisions.
+
+    Parameters
+    ----------
+    raters : Tensor, (rater, R)
+        Vectors, intercept first.
+    precision : Tensor, (cell,)
+        Noise precisions.
+    items : ndarray of int, (k,)
+        Items whose rows are summed.
+    indptr : ndarray of int, (item + 1,)
+        Rows ``indptr[i] : indptr[i + 1]`` are those of item ``i``.
+    index, cell, value : ndarray, (row,)
+        Rater, cell of ``precision`` and rating of each row.
+    """
+    return _RowSums.apply(raters, precision.contiguous(), items, indptr, index, cell, value)
+
+
+def log_evidence(mean: Tensor, sd: Tensor, gram: Tensor, linear: Tensor) -> Tensor:
+    """Log of the integral of ``exp(x'linear - x'gram x / 2)`` over ``x ~ N(mean, diag(sd^2))``, (k,)."""
+    eye = torch.eye(sd.shape[-1], dtype=sd.dtype)
+    chol = torch.linalg.cholesky(sd.unsqueeze(-1) * gram * sd.unsqueeze(-2) + eye)
+    pull = (gram @ mean.unsqueeze(-1)).squeeze(-1)
+    z = torch.linalg.solve_triangular(chol, (sd * (linear - pull)).unsqueeze(-1), upper=False)
+    log_det = chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return 0.5 * z.square().sum((-2, -1)) - log_det + (mean * (linear - 0.5 * pull)).sum(-1)

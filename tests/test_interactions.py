@@ -172,6 +172,21 @@ def test_polars_in_polars_out(when):
     assert frame.equals(before)
 
 
+@pytest.mark.parametrize("kind", [pl.Int8, pl.Int64, pl.UInt32])
+def test_polars_domains_may_be_integers(kind):
+    frame = polars_table().with_columns(domain=pl.Series([10, 9, 9], dtype=kind))
+    data = read(frame, target=9)
+    assert data.domains == (10, 9)
+    out = data.to_frame()
+    assert out.equals(frame)
+    assert out.schema == frame.schema
+    assert data.mask(data.is_target).to_frame().equals(frame[1:])
+    assert data.mask(np.zeros(3, dtype=bool)).to_frame().schema == frame.schema
+    stacked = {10: frame[:1].drop("domain"), 9: frame[1:].drop("domain")}
+    out = Interactions.from_frames(stacked, target=9).to_frame()
+    assert out["domain"].to_list() == [10, 9, 9]
+
+
 def test_polars_categories_and_pandas_agree():
     frame = polars_table().with_columns(pl.col("user").cast(pl.Categorical), pl.col("domain").cast(pl.Categorical))
     out = read(frame).to_frame()

@@ -16,7 +16,7 @@ LAYERS = (
     ("datasets",),
     ("tables",),
     ("kernels", "mixtures"),
-    ("conjugate", "distributions", "blocks", "metrics"),
+    ("conjugate", "distributions", "blocks", "metrics", "sums"),
     ("likelihoods",),
     ("models",),
     ("posterior",),

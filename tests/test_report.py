@@ -225,6 +225,32 @@ def test_warnings_that_the_page_does_not_say_pass(arms, tmp_path, monkeypatch):
     assert len(heard) == 1
 
 
+@pytest.mark.parametrize("kind", [br.errors.ConvergenceWarning, br.errors.NegativeTransferWarning])
+def test_quiet_never_hides_an_interruption(kind):
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with facts.quiet(kind):
+            warnings.warn("R-hat is high", kind, stacklevel=1)
+            warnings.warn("interrupted: kept 3 of 20 draws", kind, stacklevel=1)
+            warnings.warn("another thing", UserWarning, stacklevel=1)
+    assert [str(w.message) for w in heard] == ["interrupted: kept 3 of 20 draws", "another thing"]
+    with pytest.raises(KeyboardInterrupt), facts.quiet(kind):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_fold_leaves_the_old_page(arms, tmp_path, monkeypatch):
+    page = tmp_path / "r.html"
+    page.write_text("the old page")
+
+    def stopped(*args, **options):
+        raise KeyboardInterrupt("a fit was interrupted")
+
+    monkeypatch.setattr(build, "assess_transfer", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        report(arms.arm, page)
+    assert page.read_text() == "the old page"
+
+
 def test_folds_in_earnest_judge_newcomers_only(arms, tmp_path):
     users = arms.train.to_frame()["user"].unique()[:40]
     rows = arms.train.to_frame()

@@ -12,7 +12,7 @@ from scipy import stats
 import bayesrec as br
 from bayesrec.diagnostics import calibration, verdict
 from bayesrec.diagnostics.verdict import CHOICE, HeldOut
-from bayesrec.errors import DataError, NegativeTransferWarning
+from bayesrec.errors import ConvergenceWarning, DataError, NegativeTransferWarning
 
 
 def held_out(delta, n_rows=4, n_own=None, chains=4, sampler=0.0, seed=0):
@@ -67,6 +67,25 @@ def test_few_users_are_not_enough(judge):
     assert judge(held_out(np.full(30, 0.5))).verdict == "positive"
     found = judge(held_out(np.full(29, 0.5)))
     assert (found.verdict, found.reason) == ("undetermined", "only 29 users, at least 30 are needed")
+
+
+def test_ties_count_one_half(judge):
+    found = judge(held_out(np.zeros(40)))
+    assert (found.delta, found.se, found.probability, found.verdict) == (0.0, 0.0, 0.5, "undetermined")
+
+
+def test_a_single_user_has_no_standard_error(judge):
+    found = judge(held_out([7.0]))
+    assert np.isnan(found.se)
+    assert np.isnan(found.regimes.loc["cold", "se"])
+    assert (found.verdict, found.reason) == ("undetermined", "only 1 user, at least 30 are needed")
+    text = found.summary()
+    assert "Log score TransferMF minus PMF: +7.0 (SE unknown, one user) over 4 held-out ratings of 1 user," in text
+    assert "delta      +7.0 (SE unknown, one user), +1.7500 a rating, 1 user," in text
+    assert "nan" not in text
+    mixed = judge(held_out(np.full(40, 0.5), n_own=[3] + [0] * 39))
+    assert np.isnan(mixed.regimes["se"]).tolist() == [False, True]
+    assert mixed.se == pytest.approx(0.0, abs=1e-9)
 
 
 def test_one_user_must_not_decide(judge):
@@ -217,6 +236,7 @@ def test_two_posteriors_on_held_out_rows(data):
     assert "rows=" not in repr(found)
     same = br.negative_transfer(arm, arm, test)
     assert (same.delta, same.verdict) == (0.0, "undetermined")
+    assert same.probability == pytest.approx(0.5, abs=0.03), "equal up to the sampler's noise"
     with pytest.raises(DataError, match="outside the target"):
         br.negative_transfer(arm, arm, data)
     with pytest.raises(DataError, match="test has no rows"):
@@ -264,3 +284,51 @@ def test_support_rows_make_the_regime_few(data, fits):
     assert found.rows.index.tolist() == list(range(105)), "the rows of all folds, once"
     by_user = found.rows.groupby("user")["delta"].sum().loc[found.per_user["user"]]
     assert by_user.to_numpy() == pytest.approx(found.per_user["delta"].to_numpy())
+
+
+@pytest.mark.parametrize("stopped", ["with", "without"])
+def test_an_interrupted_fit_ends_the_assessment(data, monkeypatch, stopped):
+    """Half an arm is no basis for a verdict, whichever arm it is; also where the caller hears no warnings."""
+
+    def cut(name):
+        original = getattr(verdict, name)
+
+        def run(*args, **kwargs):
+            posterior = original(*args, **kwargs)
+            warnings.warn("interrupted: kept 3 of 20 draws in each of 4 of 4 chains.", ConvergenceWarning, stacklevel=3)
+            return posterior
+
+        return run
+
+    name = {"with": "fit", "without": "fit_unchecked"}[stopped]
+    monkeypatch.setattr(verdict, name, cut(name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(KeyboardInterrupt, match="no verdict from half an arm"):
+            br.assess_transfer(br.models.CollectiveMF(rank=1), data, GIBBS, folds=2, progress=False)
+
+
+def test_other_convergence_warnings_do_not_end_it(data, monkeypatch):
+    original = verdict.fit
+
+    def slow(*args, **kwargs):
+        warnings.warn("R-hat is 1.3; a run that was interrupted would say so", ConvergenceWarning, stacklevel=2)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(verdict, "fit", slow)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        found = br.assess_transfer(br.models.CollectiveMF(rank=1), data, GIBBS, folds=2, progress=False)
+    assert len(found.per_user) == 35
+    assert sum("R-hat is 1.3" in str(w.message) for w in heard) == 2
+    with pytest.raises(ConvergenceWarning, match="R-hat"):  # errors here: the filter of the caller holds
+        br.assess_transfer(br.models.CollectiveMF(rank=1), data, GIBBS, folds=2, progress=False)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.0, True, "7", None, 2**63])
+def test_a_bad_seed_is_refused_before_anything_is_fitted(data, transfer, target_rows, fits, seed):
+    with pytest.raises(DataError, match=r"seed must be a whole number of at least 0"):
+        br.assess_transfer(br.models.CollectiveMF(rank=1), data, GIBBS, folds=2, seed=seed, progress=False)
+    assert fits == []
+    with pytest.raises(DataError, match=r"seed must be a whole number of at least 0"):
+        br.negative_transfer(transfer, transfer, target_rows, seed=seed)

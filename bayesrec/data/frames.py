@@ -135,10 +135,13 @@ def make_frame(
 
 
 def _series(name: str, values: Any, backend: Any) -> nw.Series:
-    """Return one column for a library other than pandas; objects become strings."""
+    """Return one column for a library other than pandas; objects that are not all integers become strings."""
     array = np.asarray(values)
+    if array.dtype.kind == "O" and array.size and all(type(value) is int for value in array):
+        array = array.astype(np.int64 if max(array) < 2**63 else np.uint64)  # names of domains, say
     if array.dtype.kind in "OUS":
-        return nw.Series.from_iterable(name, array.tolist(), nw.String, backend=backend)
+        text = [value if value is None else str(value) for value in array.tolist()]
+        return nw.Series.from_iterable(name, text, nw.String, backend=backend)
     if array.dtype == "datetime64[s]":
         array = array.astype("datetime64[ms]")  # the coarsest unit that polars knows
     return nw.Series.from_numpy(name, array, backend=backend)

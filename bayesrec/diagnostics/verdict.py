@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +13,11 @@ import pandas as pd
 from scipy.special import logsumexp
 
 from bayesrec.data import Interactions, split
-from bayesrec.diagnostics import calibration
-from bayesrec.errors import DataError, NegativeTransferWarning
+from bayesrec.data.seeds import checked_seed
+from bayesrec.diagnostics import calibration, wording
+from bayesrec.diagnostics.wording import CHOICE as CHOICE
+from bayesrec.diagnostics.wording import users_text
+from bayesrec.errors import ConvergenceWarning, DataError, NegativeTransferWarning
 from bayesrec.inference.base import Method, fit, fit_unchecked
 from bayesrec.models import PMF
 from bayesrec.models.base import Model
@@ -26,10 +31,6 @@ CONFIDENCE = 0.95
 LEAST_CHAINS = 4
 BOOTSTRAP = 4000
 FEW = 5  # most target ratings of the regime "few"
-CHOICE = (
-    "Weights and verdicts are conditional on which items people chose to rate: "
-    "they say nothing about items that nobody like these users rates."
-)
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ class TransferReport:
     ----------
     verdict : {"positive", "negative", "undetermined"}
     probability : float
-        Probability of negative transfer: that the summed log-score difference is below zero.
+        Probability of negative transfer: that the summed log-score difference is below zero; a tie counts one half.
     delta : float
         Log score with the source minus without, summed over held-out rows.
     delta_per_row, se : float
-        Mean a row; standard error of ``delta``, clustered by user, with the sampler's noise.
+        Mean a row; standard error of ``delta``, clustered by user, with the sampler's noise. NaN for a single user.
     per_user : DataFrame
         user, n (held-out rows), delta, joint (the same for all of a user's rows at once), regime.
     regimes : DataFrame
@@ -95,27 +96,10 @@ class TransferReport:
 
     def summary(self) -> str:
         """A few plain sentences with the numbers."""
-        source = " and ".join(map(str, self.sources)) or "the source"
-        head = {
-            "positive": f"The source helps: {source} improves predictions in {self.target}.",
-            "negative": f"The source hurts: {source} makes predictions in {self.target} worse (negative transfer).",
-            "undetermined": f"Undetermined: the held-out ratings do not say whether {source} helps in {self.target}"
-            + (f" ({self.reason})." if self.reason else "."),
-        }[self.verdict]
-        lines = [
-            head,
-            f"Log score {self.labels[0]} minus {self.labels[1]}: {self.delta:+.1f} (SE {self.se:.1f}) over "
-            f"{int(self.per_user['n'].sum())} held-out ratings of {len(self.per_user)} users, "
-            f"{self.delta_per_row:+.4f} a rating; {self.equal_user_mean:+.4f} if every user counts the same; "
-            f"{self.joint_delta:+.1f} for each user's ratings taken together.",
-            f"Probability of negative transfer: {self.probability:.3f}.",
-        ]
-        for name, row in self.regimes.iterrows():
-            lines.append(
-                f"  {name:5s} {row['verdict']:12s} delta {row['delta']:+9.1f} (SE {row['se']:.1f}), "
-                f"{row['delta_per_row']:+.4f} a rating, {int(row['n_users'])} users, P(negative) {row['probability']:.3f}"
-            )
-        return "\n".join([*lines, *self.notes, CHOICE])
+        return wording.summary(self)
+
+    def _repr_html_(self) -> str:
+        return wording.card(self)
 
     def __repr__(self) -> str:
         return f"TransferReport({self.verdict!r}, delta={self.delta:+.1f}, se={self.se:.1f}, probability={self.probability:.3f})"
@@ -155,11 +139,16 @@ def negative_transfer(
     min_effect : float
         Smallest mean difference a row, in nats, worth a verdict.
     seed : int
-        Of the Bayesian bootstrap over users.
+        Of the Bayesian bootstrap over users; 0 or more.
 
     Returns
     -------
     TransferReport
+
+    Raises
+    ------
+    DataError
+        No test rows, test rows outside the target, a seed that is no whole number of 0 or more.
 
     Warns
     -----
@@ -176,6 +165,7 @@ def negative_transfer(
     >>> br.negative_transfer(*fits, test).verdict
     'undetermined'
     """
+    seed = checked_seed(seed)
     scores = held_out(with_transfer, without_transfer, test)
     return report([scores], with_transfer.data, _labels(with_transfer.model, without_transfer.model), min_effect, seed)
 
@@ -209,6 +199,7 @@ def assess_transfer(
         Never sees a source row. None is PMF of the same rank and likelihood; pass the model itself for the gap
         between one algorithm with and without the source.
     seed : int
+        Of the folds, the fits and the bootstrap; 0 or more.
     min_effect : float
         Smallest mean difference a row, in nats, worth a verdict.
     progress : bool
@@ -216,14 +207,36 @@ def assess_transfer(
     Returns
     -------
     TransferReport
+
+    Raises
+    ------
+    DataError
+        As `fit` and ``br.split.kfold_users`` do.
+    KeyboardInterrupt
+        A fit was interrupted: there is no verdict from half an arm.
     """
+    seed = checked_seed(seed)
     baseline = PMF(rank=model.rank, likelihood=model.likelihood) if baseline is None else baseline
     parts = []
     for train, test in split.kfold_users(data, folds=folds, n_support=n_support, seed=seed):
-        arm = fit(model, train, method, seed=seed, progress=progress)
-        bare = fit_unchecked(baseline, train.without_sources(), method, seed, progress)
+        with _whole_fits():
+            arm = fit(model, train, method, seed=seed, progress=progress)
+            bare = fit_unchecked(baseline, train.without_sources(), method, seed, progress)
         parts.append(held_out(arm, bare, test))
     return report(parts, data, _labels(model, baseline), min_effect, seed)
+
+
+@contextmanager
+def _whole_fits() -> Iterator[None]:
+    """End with KeyboardInterrupt where a fit was interrupted and would give back the draws it has."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "interrupted", ConvergenceWarning)
+        try:
+            yield
+        except ConvergenceWarning as stop:
+            if not str(stop).startswith("interrupted"):
+                raise
+            raise KeyboardInterrupt("a fit was interrupted; there is no verdict from half an arm") from stop
 
 
 def _labels(model: Model, baseline: Model) -> tuple[str, str]:
@@ -311,11 +324,11 @@ def _judge(
     n = np.concatenate([f["n"].to_numpy()[c] for f, c in zip(frames, chosen, strict=True)])
     sampler = sum(_sampler_variance(p, c) for p, c in zip(parts, chosen, strict=True))
     n_users, n_rows, total = len(delta), int(n.sum()), float(delta.sum())
-    clustered = n_users / max(n_users - 1, 1) * ((delta - delta.mean()) ** 2).sum()
+    clustered = n_users / (n_users - 1) * ((delta - delta.mean()) ** 2).sum() if n_users > 1 else np.nan
     verdict, probability = _classify(delta, sampler, seed)
     reason = ""
     if n_users < LEAST_USERS:
-        reason = f"only {n_users} users, at least {LEAST_USERS} are needed"
+        reason = f"only {users_text(n_users)}, at least {LEAST_USERS} are needed"
     elif abs(total) < LEAST_DELTA:
         reason = f"the summed difference {total:+.1f} is below {LEAST_DELTA:g} nats"
     elif abs(total) / n_rows < min_effect:
@@ -341,13 +354,13 @@ def _judge(
 def _classify(delta: np.ndarray, sampler: float, seed: int) -> tuple[str, float]:
     """Verdict and probability of a negative sum, by the Bayesian bootstrap over users plus the sampler's noise."""
     rng = np.random.default_rng(seed)
-    negative, done = 0, 0
+    negative, done = 0.0, 0
     while done < BOOTSTRAP:  # in pieces: the weights of many users take room
         m = min(500, BOOTSTRAP - done)
         weights = rng.standard_exponential((m, len(delta)))
         sums = len(delta) * (weights @ delta) / weights.sum(1) + np.sqrt(sampler) * rng.standard_normal(m)
-        negative, done = negative + int((sums < 0).sum()), done + m
-    probability = negative / BOOTSTRAP
+        negative, done = negative + (sums < 0).sum() + 0.5 * (sums == 0).sum(), done + m
+    probability = float(negative / BOOTSTRAP)
     if abs(delta.sum()) < LEAST_DELTA:
         return "undetermined", probability
     if probability > CONFIDENCE:

@@ -36,6 +36,24 @@ class Method(ABC):
         """Return the posterior. ``data`` is what the model looks at, checked."""
 
 
+def whole_number(method: Method, name: str, least: int) -> int:
+    """An option of a method as a plain integer; DataError if it is none or too small."""
+    value = getattr(method, name)
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        label = type(method).__name__
+        raise DataError(f"{label}({name}=...) must be a whole number of at least {least}, not {value!r}")
+    return int(value)  # a NumPy integer is no JSON
+
+
+def positive_number(method: Method, name: str) -> float:
+    """An option of a method as a plain float above zero; DataError otherwise."""
+    value = getattr(method, name)
+    number = (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, number) or not 0.0 < value < float("inf"):
+        raise DataError(f"{type(method).__name__}({name}=...) must be a number above 0, not {value!r}")
+    return float(value)
+
+
 def fit(
     model: Model,
     data: Interactions,

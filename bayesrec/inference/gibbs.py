@@ -13,10 +13,11 @@ import numpy as np
 
 from bayesrec.blocks import State
 from bayesrec.data import Interactions
-from bayesrec.errors import ConvergenceWarning, DataError, SamplingError
-from bayesrec.inference.base import Method
+from bayesrec.errors import ConvergenceWarning, SamplingError
+from bayesrec.inference.base import Method, whole_number
 from bayesrec.inference.checkpoint import ChainFile, fingerprint
 from bayesrec.inference.progress import Progress
+from bayesrec.inference.start import first_block
 from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior
 
@@ -56,12 +57,8 @@ class Gibbs(Method):
 
     def __post_init__(self) -> None:
         for name, least in (("draws", 1), ("warmup", 0), ("chains", 1), ("thin", 1), ("threads", 1)):
-            value = getattr(self, name)
-            if name == "threads" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise DataError(f"Gibbs({name}=...) must be a whole number of at least {least}, not {value!r}")
-            object.__setattr__(self, name, int(value))  # a NumPy integer is no JSON
+            if name != "threads" or self.threads is not None:
+                object.__setattr__(self, name, whole_number(self, name, least))
 
     def run(
         self,
@@ -91,8 +88,7 @@ class Gibbs(Method):
                 first, state, rng.bit_generator.state, kept[c], stats[c] = saved
                 bar.advance(first)
             blocks = model.blocks(table)
-            # Members first: populations and maps learned from a random start would forget what ties the domains.
-            members = next((k for k, block in enumerate(blocks) if block.local), 0)
+            members = first_block(blocks)
             for sweep in range(first, sweeps):
                 if stop.is_set():
                     return

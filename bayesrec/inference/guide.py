@@ -84,9 +84,7 @@ class Guide:
         supports = Prior(self.start, self.leaves).run(model, schema).supports
         self.members = [name for name, axes in model.dims.items() if "user" in axes]
         self.alone = [
-            name
-            for name in model.dims
-            if name not in self.members and not (name in leaves and leaves[name].all())
+            name for name in model.dims if name not in self.members and not (name in leaves and leaves[name].all())
         ]
         self.transforms = {name: _transform(supports[name]) for name in self.alone}
         self.loc = {name: self.transforms[name].inv(self.start[name]).clone() for name in self.alone}
@@ -132,7 +130,9 @@ class Guide:
         rows = []
         for name in self.members:
             axis = self.model.dims[name].index("user")
-            rows.append(latents[name].movedim(axis, 0).flatten(1) if latents[name].dim() > 1 else latents[name][:, None])
+            rows.append(
+                latents[name].movedim(axis, 0).flatten(1) if latents[name].dim() > 1 else latents[name][:, None]
+            )
         return torch.cat(rows, 1)
 
     def _from_user(self, rows: Tensor) -> Latents:

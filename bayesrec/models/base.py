@@ -189,6 +189,14 @@ class Model(ABC):
         return eta
 
     @abstractmethod
+    def raters(self, latents: Latents) -> Tensor:
+        """Vectors of all users as one matrix, (..., rater, R)."""
+
+    @abstractmethod
+    def rater_index(self, table: Table) -> np.ndarray:
+        """Row of ``raters`` that each rating belongs to, in item order."""
+
+    @abstractmethod
     def population(self, latents: Latents) -> Population:
         """Prior of unknown users and items."""
 

@@ -92,9 +92,9 @@ class Example:
 
 @contextmanager
 def quiet(category: type[Warning]) -> Iterator[None]:
-    """Leave out warnings of one kind: the page says the same in words. Others, such as of an interruption, pass."""
+    """Leave out warnings of one kind: the page says the same in words. Others, and any of an interruption, pass."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", "(?!interrupted)", category)
         yield
 
 

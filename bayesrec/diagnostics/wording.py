@@ -1,0 +1,76 @@
+"""A verdict in sentences and in a notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayesrec.data.html import html_table
+
+if TYPE_CHECKING:
+    from bayesrec.diagnostics.verdict import TransferReport
+
+CHOICE = (
+    "Weights and verdicts are conditional on which items people chose to rate: "
+    "they say nothing about items that nobody like these users rates."
+)
+
+
+def se_text(se: float) -> str:
+    """Return the standard error in brackets' words; a single user has none. Internal."""
+    return "SE unknown, one user" if np.isnan(se) else f"SE {se:.1f}"
+
+
+def users_text(n: int) -> str:
+    """Return "1 user", "2 users". Internal."""
+    return f"{n} user{'s' if n != 1 else ''}"
+
+
+def sentences(report: TransferReport) -> list[str]:
+    """Return the verdict, the size of the difference and the probability of negative transfer. Internal."""
+    source = " and ".join(map(str, report.sources)) or "the source"
+    head = {
+        "positive": f"The source helps: {source} improves predictions in {report.target}.",
+        "negative": f"The source hurts: {source} makes predictions in {report.target} worse (negative transfer).",
+        "undetermined": f"Undetermined: the held-out ratings do not say whether {source} helps in {report.target}"
+        + (f" ({report.reason})." if report.reason else "."),
+    }[report.verdict]
+    return [
+        head,
+        f"Log score {report.labels[0]} minus {report.labels[1]}: {report.delta:+.1f} ({se_text(report.se)}) over "
+        f"{int(report.per_user['n'].sum())} held-out ratings of {users_text(len(report.per_user))}, "
+        f"{report.delta_per_row:+.4f} a rating; {report.equal_user_mean:+.4f} if every user counts the same; "
+        f"{report.joint_delta:+.1f} for each user's ratings taken together.",
+        f"Probability of negative transfer: {report.probability:.3f}.",
+    ]
+
+
+def summary(report: TransferReport) -> str:
+    """Return the sentences and a line for each regime. Internal."""
+    lines = sentences(report)
+    for name, row in report.regimes.iterrows():
+        lines.append(
+            f"  {name:5s} {row['verdict']:12s} delta {row['delta']:+9.1f} ({se_text(row['se'])}), "
+            f"{row['delta_per_row']:+.4f} a rating, {users_text(int(row['n_users']))}, "
+            f"P(negative) {row['probability']:.3f}"
+        )
+    return "\n".join([*lines, *report.notes, CHOICE])
+
+
+def card(report: TransferReport) -> str:
+    """Return the verdict and the table of regimes as HTML. Internal."""
+    head, *others = sentences(report)
+    out = f"<p><strong>{escape(head)}</strong></p>" + "".join(f"<p>{escape(line)}</p>" for line in others)
+    heads = ("users with", "verdict", "delta", "SE", "delta a rating", "users", "ratings", "P(negative)")
+    rows = [
+        (name, row["verdict"], f"{row['delta']:+.1f}", "" if np.isnan(row["se"]) else f"{row['se']:.1f}",
+         f"{row['delta_per_row']:+.4f}", int(row["n_users"]), int(row["n_rows"]), f"{row['probability']:.3f}")
+        for name, row in report.regimes.iterrows()
+    ]  # fmt: skip
+    names = {"cold": "no target rating", "few": "1 to 5", "warm": "more"}
+    table = html_table(
+        heads, [(names.get(str(name), name), *row) for name, *row in rows], "By target ratings in training"
+    )
+    return out + table + "".join(f"<p>{escape(line)}</p>" for line in (*report.notes, CHOICE))
