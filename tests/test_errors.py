@@ -16,7 +16,7 @@ ERRORS = [
     errors.LoadError,
     errors.MissingExtraError,
 ]
-WARNINGS = [errors.DataWarning, errors.ConvergenceWarning, errors.NegativeTransferWarning]
+WARNINGS = [errors.DataWarning, errors.ConvergenceWarning, errors.SlowWarning, errors.NegativeTransferWarning]
 
 
 @pytest.mark.parametrize("error", ERRORS)

@@ -23,7 +23,7 @@ LAYERS = (
     ("inference",),
     ("rules", "diagnostics"),
     ("ranking",),
-    ("baselines",),
+    ("baselines", "interop"),
     ("evaluation",),
     ("plots",),
     ("report",),
