@@ -29,7 +29,7 @@ format: $(STAMP)
 
 # The site, without a single warning, into site/; then every python block and link, and every public name.
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python -m pytest tests/test_docs.py
 
 bench: $(STAMP)
