@@ -13,7 +13,7 @@ from bayesrec.data import build
 from bayesrec.data.batch import Batch
 from bayesrec.data.columns import Columns, nearest
 from bayesrec.data.frames import Layout, make_frame
-from bayesrec.data.html import html_table
+from bayesrec.data.html import sizes_html, sizes_text
 from bayesrec.data.ids import shown
 from bayesrec.data.vocabulary import Vocabulary
 from bayesrec.errors import DataError
@@ -229,30 +229,11 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.user)
 
-    def _sizes(self) -> list[tuple[int, int, int, float]]:
-        """Rows, users, items and density of each domain."""
-        out = []
-        for code in range(len(self.domains)):
-            rows = self.domain == code
-            n, users, items = int(rows.sum()), len(np.unique(self.user[rows])), len(np.unique(self.item[rows]))
-            out.append((n, users, items, n / max(users * items, 1)))
-        return out
-
     def __repr__(self) -> str:
-        lines = [f"Interactions(target={self.target!r}, sources={self.sources!r}, shared={self.shared!r})"]
-        width = max(len(str(name)) for name in self.domains)
-        for name, (n, users, items, density) in zip(self.domains, self._sizes(), strict=True):
-            lines.append(f"  {name!s:<{width}}  {n} rows, {users} users, {items} items, density {density:.2%}")
-        return "\n".join(lines)
+        return sizes_text(self)
 
     def _repr_html_(self) -> str:
-        roles = ["source"] * len(self.sources) + ["target"]
-        rows = [
-            (name, role, f"{n:,}", f"{users:,}", f"{items:,}", f"{density:.2%}")
-            for name, role, (n, users, items, density) in zip(self.domains, roles, self._sizes(), strict=True)
-        ]
-        heads = ("domain", "role", "rows", "users", "items", "density")
-        return html_table(heads, rows, f"Interactions, {self.shared} shared")
+        return sizes_html(self)
 
     def to_frame(self) -> Any:
         """Return the rows as a table of the library they came in. Stable.
