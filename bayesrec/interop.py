@@ -172,6 +172,9 @@ def to_lenskit(data: Interactions, domain: Any = None) -> Any:
     ['user_id', 'item_id', 'rating']
     """
     rows = _table(data, domain).rename(columns={"user": "user_id", "item": "item_id", "time": "timestamp"})
+    for name in ("user_id", "item_id"):
+        if not pd.api.types.is_integer_dtype(rows[name].dtype):
+            rows[name] = rows[name].astype(object)  # LensKit refuses the string type of pandas 3
     return rows if data.columns.value is not None else rows.drop(columns="rating")
 
 
