@@ -88,7 +88,8 @@ def worth(found: pd.DataFrame, source: str, labels: tuple[str, str]) -> str:
 
 def _margins(value: pd.Series, se: pd.Series) -> list[str]:
     """Numbers with their 90% margins; a line may break before the margin, not inside."""
-    return [f"{x:+.3f} ±\u00a0{facts.Z90 * s:.3f}" for x, s in zip(value, se, strict=True)]
+    margins = ["" if s != s else f" ±\u00a0{facts.Z90 * s:.3f}" for s in se]  # one user alone has no standard error
+    return [f"{x:+.3f}{margin}" for x, margin in zip(value, margins, strict=True)]
 
 
 def _who(name: object) -> str:
