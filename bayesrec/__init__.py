@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bayesrec import data, datasets, errors, metrics, models, report, rules
+    from bayesrec import data, datasets, errors, metrics, models, rules
     from bayesrec.data import Interactions, split
     from bayesrec.diagnostics import TransferReport, assess_transfer, negative_transfer, relevance, source_weight
     from bayesrec.evaluation import Evaluation, evaluate
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bayesrec.likelihoods import Gaussian
     from bayesrec.posterior import Posterior
     from bayesrec.ranking import recommend
+    from bayesrec.reports import report
 
 __version__ = "0.1.0"
 
@@ -43,7 +44,7 @@ _HOME = {
     "negative_transfer": "diagnostics",
     "recommend": "ranking",
     "relevance": "diagnostics",
-    "report": "",
+    "report": "reports",
     "rules": "",
     "sample_prior": "inference",
     "source_weight": "diagnostics",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayesrec import plots, report
+from bayesrec import plots, reports
 from bayesrec.baselines import item_bias, item_user_bias
 from bayesrec.data import Interactions, derange_sources, split
 from bayesrec.diagnostics import TransferReport, calibration, negative_transfer, relevance, source_weight
@@ -209,10 +209,10 @@ def _write(demo: Demo, arms: dict[str, Posterior], parts: Split, data: Interacti
             "For a user without a single comedy rating, from their ratings of dramas alone.",
         ),
     }
-    rendered = {name: report.png(figure) for name, (figure, _, _) in pictures.items()}
+    rendered = {name: reports.png(figure) for name, (figure, _, _) in pictures.items()}
     for name, content in rendered.items():
-        report.write(demo.folder / f"{name}.png", content)
-    figures = {name: report.image(rendered[name], alt, caption) for name, (_, alt, caption) in pictures.items()}
+        reports.write(demo.folder / f"{name}.png", content)
+    figures = {name: reports.image(rendered[name], alt, caption) for name, (_, alt, caption) in pictures.items()}
     cards = [(r.verdict, f"{name}: {r.verdict}", _card(demo.table, name, r)) for name, r in demo.verdicts.items()]
     share = relevance(transfer).query("n > 0")["relevance"].mean()
     dead = relevance(arms["TransferMF, deranged"]).query("n > 0")["relevance"].mean()
@@ -223,21 +223,21 @@ def _write(demo: Demo, arms: dict[str, Posterior], parts: Split, data: Interacti
     shown = demo.table[["model", *(c for c in demo.table if c not in ("model", "NLPD SE"))]]
     films = demo.films.assign(lower=demo.films["lower"].clip(*scale), upper=demo.films["upper"].clip(*scale))
     films = films[["film", "rank", "mean", "lower", "upper", "source_weight"]]
-    page = report.page(
+    page = reports.page(
         f"Should ratings of {SOURCE} feed recommendations of {TARGET}?",
         f"MovieLens, {data.n_users} users: {SOURCE} is the source, {TARGET} the target. Once as it is, and once with the "
         "source users' histories deranged among them: a source that cannot help.",
         cards,
         [
             ("Does the source help?", figures["verdict"] + _plain(demo.verdicts)),
-            ("Predictions for held-out users", report.table(shown)),
+            ("Predictions for held-out users", reports.table(shown)),
             ("What a prediction rests on", facts + figures["source_weight"]),
             ("Calibration", figures["calibration"]),
-            ("One cold user", figures["list"] + report.table(films, 2)),
+            ("One cold user", figures["list"] + reports.table(films, 2)),
         ],
         f"bayesrec demo, {demo.seconds:.0f} s. RMSE and CRPS in stars; NLPD in nats a rating; SE clustered by user.",
     )
-    report.write(demo.folder / "report.html", page)
+    reports.write(demo.folder / "report.html", page)
 
 
 def _card(table: pd.DataFrame, name: str, r: TransferReport) -> str:

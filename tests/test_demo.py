@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import bayesrec as br
-from bayesrec import demo, plots, report
+from bayesrec import demo, plots, reports
 
 pytest.importorskip("matplotlib", reason="plots need the extra 'plots'")
 
@@ -80,10 +80,10 @@ def test_drama_and_comedy_do_not_share_films():
 
 def test_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     path = tmp_path / "a.html"
-    report.write(path, "old")
+    reports.write(path, "old")
     monkeypatch.setattr("pathlib.Path.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        report.write(path, "new")
+        reports.write(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -11,7 +11,7 @@ import bayesrec
 
 ROOT = Path(bayesrec.__file__).parent
 LAYERS = (
-    ("errors",),
+    ("errors", "files"),
     ("data",),
     ("datasets",),
     ("tables",),
@@ -26,7 +26,7 @@ LAYERS = (
     ("baselines", "interop"),
     ("evaluation",),
     ("plots",),
-    ("report",),
+    ("reports",),
     ("demo",),
     ("cli",),
 )
@@ -81,7 +81,7 @@ def faults(name, source):
         outside = full.split(".")[0]
         if outside in ("pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"):
             yield f"{name} imports {outside}"
-        if outside == "matplotlib" and top not in ("plots", "report"):
+        if outside == "matplotlib" and top not in ("plots", "reports"):
             yield f"{name} imports matplotlib"
         if outside == "pandas" and top in PANDAS_FREE:
             yield f"{name} imports pandas"

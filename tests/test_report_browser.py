@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bayesrec as br
-from bayesrec.report import facts, report
+from bayesrec.reports import facts, report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright, of the extra 'dev'")
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -1,13 +1,22 @@
 """SVI: its closed forms against brute force, its draws against Gibbs, its manners."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import multivariate_normal
 
 import bayesrec as br
 from bayesrec.distributions import LogCholesky
-from bayesrec.errors import DataError, UnsupportedMethodError
+from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
+from bayesrec.inference import svi
+from bayesrec.inference.guide import Prior
+from bayesrec.inference.nuts import _double
+from bayesrec.inference.svi import Bound
+from bayesrec.models.base import Batch, Schema
+from bayesrec.posterior.arviz import log_prior
 from bayesrec.sums import log_evidence, row_sums
 
 
@@ -61,12 +70,123 @@ def test_near_gibbs(model, batch_size):
     exact = br.fit(model, train, br.Gibbs(draws=150, warmup=100, chains=2), progress=False)
     method = br.SVI(steps=400, draws=100, batch_size=batch_size)
     close = br.fit(model, train, method, progress=False)
-    again = br.fit(model, train, method, progress=False)
-    assert all(np.array_equal(close.draws[k], again.draws[k]) for k in close.draws)
     error = [np.sqrt(np.mean((y - p.predict(test)["mean"].to_numpy()) ** 2)) for p in (exact, close)]
     bias = np.sqrt(np.mean((y - train.value[train.is_target].mean()) ** 2))
     assert error[1] < 1.05 * error[0] < bias
     assert close.log_score(test).mean() > exact.log_score(test).mean() - 0.06
+
+
+def whole():
+    """Every user rates every item, so there are no leaves."""
+    rng = np.random.default_rng(5)
+    cells = [(u, i, d) for d, n in (("source", 4), ("target", 3)) for u in range(6) for i in range(n)]
+    frame = pd.DataFrame(cells, columns=["user", "item", "domain"]).assign(rating=rng.normal(size=len(cells)))
+    return br.Interactions.from_frame(frame, target="target")
+
+
+def bound_of(model):
+    data = model.view(whole())
+    schema = Schema.of(data)
+    bound = Bound(model, schema, schema.table(data), np.random.default_rng(0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for x in bound.guide.parameters:
+            x += 0.2 * torch.randn(x.shape, generator=generator)
+    return bound, data, schema
+
+
+MODELS = [br.models.PMF(rank=2), br.models.CollectiveMF(rank=1), br.models.TransferMF(rank=2)]
+
+
+def joint_and_items_removed(bound, data, schema, latents):
+    """log p(everything) - log p(items | the rest): what is left when the items are integrated out."""
+    model, table = bound.model, bound.table
+    state = {name: x.detach().numpy() for name, x in latents.items()}
+    state |= bound.items.update(state, np.random.default_rng(2))
+    latents = {name: torch.as_tensor(np.asarray(x)).double() for name, x in state.items()}
+    batch = Batch(*(torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain)))
+    value = torch.from_numpy(schema.standardise(data.value, data.domain))
+    ratings = model.likelihood.distribution(model.score(latents, batch), latents, batch)
+    total = float(sum(log_prior(model, schema, latents).values()) + ratings.log_prob(value).sum())
+    left, _ = model.vectors(latents, batch)
+    for i in range(data.n_items):
+        mine = data.item == i
+        v = left[mine].numpy().copy()
+        bias, w = v[:, 0].copy(), 1.0 / ratings.scale[mine].numpy() ** 2
+        v[:, 0] = 1.0
+        d = table.item_domain[i]
+        precision = np.diag(state["item_scale"][d] ** -2.0) + (v.T * w) @ v
+        linear = state["item_scale"][d] ** -2.0 * state["item_mean"][d] + (v.T * w) @ (value.numpy()[mine] - bias)
+        cov = np.linalg.inv(precision)
+        total -= multivariate_normal(cov @ linear, cov).logpdf(state["item_vector"][i])
+    return total
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("fault", [None, "evidence twice", "prior left out"])
+def test_elbo_climbs_the_joint_density_with_the_items_integrated_out(model, fault):
+    with _double():
+        bound, data, schema = bound_of(model)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            latents, _ = bound.guide.sample()
+        prior = 0.0 if fault == "prior left out" else Prior(latents, bound.guide.leaves).run(model, schema).log_density
+        evidence = bound.evidence(latents, bound.rated).detach()
+        got = float(torch.as_tensor(prior).detach() + (2 if fault == "evidence twice" else 1) * evidence)
+        expected = joint_and_items_removed(bound, data, schema, latents)
+    assert (abs(got - expected) < 1e-3 * abs(expected)) == (fault is None)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
+def test_volume_is_entropy_and_jacobian(model):
+    with _double():
+        bound, _, _ = bound_of(model)
+        guide = bound.guide
+        torch.manual_seed(0)
+        latents, volume = guide.sample()
+        normals = [torch.distributions.Normal(guide.loc[k], guide.log_sd[k].exp()).entropy().sum() for k in guide.alone]
+        eye = torch.eye(guide.user_loc.shape[1])
+        tril = guide.user_log_sd.exp().unsqueeze(-1) * (eye + guide.user_below * guide.lower)
+        users = torch.distributions.MultivariateNormal(guide.user_loc, scale_tril=tril).entropy().sum()
+        size = sum(x.numel() for x in guide.loc.values()) + guide.user_loc.numel()
+        jacobian = sum(t.log_abs_det_jacobian(t.inv(latents[k]), latents[k]).sum() for k, t in guide.transforms.items())
+        constant = 0.5 * size * (1 + np.log(2 * np.pi))
+        assert volume.item() == pytest.approx((sum(normals) + users + jacobian).item() - constant)
+
+
+def test_minibatches_of_items_are_unbiased():
+    with _double():
+        bound, _, _ = bound_of(MODELS[2])
+        torch.manual_seed(0)
+        latents, _ = bound.guide.sample()
+        parts = [bound.evidence(latents, np.array([i])).item() for i in bound.rated]
+        assert np.mean(parts) == pytest.approx(bound.evidence(latents, bound.rated).item())
+
+
+def test_ctrl_c_keeps_the_fit(monkeypatch):
+    steps, elbo = iter(range(100)), Bound.elbo
+
+    def interrupted(self, items):
+        if next(steps) == 30:
+            raise KeyboardInterrupt
+        return elbo(self, items)
+
+    monkeypatch.setattr(Bound, "elbo", interrupted)
+    frame, _ = br.data.synthetic.cross_domain(n_users=40, n_items=(15, 12), n_ratings=(8, 5))
+    data = br.Interactions.from_frame(frame, target="target", value="value")
+    with pytest.warns(ConvergenceWarning, match="interrupted: kept 1 of 2 chains, the last after 30 of 50 steps"):
+        posterior = br.fit(br.models.PMF(rank=1), data, br.SVI(steps=50, chains=2, draws=10), progress=False)
+    assert (posterior.n_chains, posterior.n_draws) == (1, 10)
+
+
+def test_factors_asleep_are_reported():
+    frame, _ = br.data.synthetic.cross_domain(n_users=60, n_items=(30, 25), n_ratings=(15, 10))
+    data = br.Interactions.from_frame(frame, target="target", value="value")
+    posterior = br.fit(br.models.PMF(rank=2), data, br.Gibbs(draws=3, warmup=30, chains=1), progress=False)
+    svi._warn_if_asleep(posterior)
+    draws = {k: x * np.r_[1, 0, 0] if k == "user_vector" else x for k, x in posterior.draws.items()}
+    with pytest.warns(ConvergenceWarning, match="collapsed to the bias model"):
+        svi._warn_if_asleep(replace(posterior, draws=draws))
 
 
 def test_options():
@@ -76,6 +196,18 @@ def test_options():
         br.SVI(steps=0)
     with pytest.raises(DataError, match="max_tree_depth"):
         br.NUTS(max_tree_depth=0)
+
+
+def test_equal_seeds_give_equal_draws():
+    frame, _ = br.data.synthetic.cross_domain(n_users=40, n_items=(15, 12), n_ratings=(8, 5))
+    data = br.Interactions.from_frame(frame, target="target", value="value")
+    method = br.SVI(steps=20, draws=5, batch_size=100)
+    one, two, other = (
+        br.fit(br.models.PMF(rank=1), data, method, seed=seed, progress=False).draws["user_vector"]
+        for seed in (0, 0, 1)
+    )
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
 
 
 @pytest.mark.filterwarnings("ignore:the factors explain nothing")  # after five steps it is true

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 
 from bayesrec.cli.options import Config, DataOptions, Json, MethodOptions, ModelOptions, grouped
 from bayesrec.cli.shell import NEGATIVE, say
-from bayesrec.errors import ConvergenceWarning, DataError
+from bayesrec.errors import DataError
 
 if TYPE_CHECKING:
     from bayesrec.data import Interactions
@@ -40,6 +39,7 @@ def assess(
     from bayesrec.cli.answers import heard, put_json, tell_data
     from bayesrec.cli.build import check_page, load_data, make_method, make_model
     from bayesrec.diagnostics import assess_transfer
+    from bayesrec.inference.base import whole_fits
 
     if baseline not in ("pmf", "same"):
         raise DataError(f"--baseline must be pmf or same, not {baseline!r}")
@@ -52,11 +52,8 @@ def assess(
         rows = load_data(data)
         tell_data(rows)
         say(f"fitting {folds} folds, with the source and without: {2 * folds} fits")
-        warnings.filterwarnings("error", "interrupted", ConvergenceWarning)  # a cut fold is no basis for a verdict
-        try:
+        with whole_fits("there is no verdict yet and nothing was written"):
             found = assess_transfer(what, rows, how, folds, n_support, other, method.seed, min_effect=min_effect)
-        except ConvergenceWarning as stop:
-            raise KeyboardInterrupt("there is no verdict yet and nothing was written") from stop
         page = None
         try:
             if report is not None:
@@ -73,14 +70,14 @@ def assess(
 def _page(model: Model, data: Interactions, method: Method, seed: int, found: TransferReport, path: Path) -> Path:
     """Fit to all rows and write the page."""
     from bayesrec import inference
-    from bayesrec.report import report
+    from bayesrec.inference.base import whole_fits
+    from bayesrec.reports import report
     from bayesrec.tables import not_written
 
     try:
-        posterior = inference.fit(model, data, method, seed=seed)
-        page = Path(report(posterior, path, verdict=found))
-    except ConvergenceWarning as stop:
-        raise KeyboardInterrupt("the verdict is complete, no page was written") from stop
+        with whole_fits("the verdict is complete, no page was written"):
+            posterior = inference.fit(model, data, method, seed=seed)
+            page = Path(report(posterior, path, verdict=found))
     except OSError as error:
         raise not_written(path, error) from error
     say(f"wrote {page}")

@@ -59,7 +59,8 @@ def _table(title: str, columns: list[str]) -> Table:
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
     )
     for name in columns:
-        table.add_column(
-            name, justify="left" if name in ("model", "users", "verdict", "film") else "right", no_wrap=True
-        )
+        words = name in ("model", "users", "verdict", "film")
+        # only titles of films may be cut: a number that ends in dots says nothing
+        width = 36 if name == "film" else None
+        table.add_column(name, justify="left" if words else "right", no_wrap=True, max_width=width)
     return table

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bayesrec.cli.options import Config, Json, grouped
-from bayesrec.errors import ConvergenceWarning
 
 
 @grouped
@@ -33,7 +31,8 @@ def report(
     """Write a page that says in two minutes what a model is worth."""
     from bayesrec.cli.answers import heard, put_json, read_rows
     from bayesrec.cli.build import check_page, load_model
-    from bayesrec.report import report as write_report
+    from bayesrec.inference.base import whole_fits
+    from bayesrec.reports import report as write_report
     from bayesrec.tables import not_written
 
     check_page(out)
@@ -41,11 +40,9 @@ def report(
         posterior = load_model(model)
         bare = None if without is None else load_model(without)
         rows = None if test is None else read_rows(posterior, test, value=True)
-        warnings.filterwarnings("error", "interrupted", ConvergenceWarning)
         try:
-            page = write_report(posterior, out, without=bare, test=rows, folds=folds if verdict else 0)
-        except ConvergenceWarning as stop:
-            raise KeyboardInterrupt("no page was written") from stop
+            with whole_fits("no page was written"):
+                page = write_report(posterior, out, without=bare, test=rows, folds=folds if verdict else 0)
         except OSError as error:
             raise not_written(out, error) from error
     if json:

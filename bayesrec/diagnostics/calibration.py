@@ -46,7 +46,7 @@ def pit(posterior: Posterior, frame: Any) -> np.ndarray:
 
 
 def forecast(posterior: Posterior, frame: Any, level: float = 0.9) -> pd.DataFrame:
-    """Predictions and PIT values of held-out rows, in one pass over the draws. Provisional.
+    """Predictions and PIT values of held-out rows, side by side. Provisional.
 
     Parameters
     ----------
@@ -71,20 +71,10 @@ def forecast(posterior: Posterior, frame: Any, level: float = 0.9) -> pd.DataFra
     >>> bool(((rows["pit"] > 0.05) == (rows["value"] > rows["lower"])).all())
     True
     """
-    batch = posterior.data.encode(frame, need_value=True)
-    value = posterior.schema.standardise(np.asarray(batch.value), batch.domain)
-    center, scale = posterior.schema.center[batch.domain], posterior.schema.scale[batch.domain]
-    out, tail = np.empty((5, len(batch))), (1.0 - level) / 2.0
-    for rows, mean, sd in predictive.components(posterior.model, posterior.draws, batch.user, batch.item, batch.domain):
-        bounds, below = predictive.quantiles(mean, sd, (tail, 1.0 - tail)), np.empty(len(mean))
-        mixtures.mixture_cdf(mean, sd, value[rows], below)
-        spread = np.sqrt((sd**2).mean(1) + mean.var(1))
-        out[:, rows] = mean.mean(1), spread, bounds[:, 0], bounds[:, 1], below
-    out[:4] *= scale
-    out[[0, 2, 3]] += center
-    table = {"user": batch.user_id, "item": batch.item_id, "value": np.asarray(batch.value)}
-    columns = {name: pd.Series(np.asarray(column)) for name, column in table.items()}
-    return pd.DataFrame(columns | dict(zip(("mean", "sd", "lower", "upper", "pit"), out, strict=True)))
+    batch, answer = posterior.data.encode(frame, need_value=True), posterior.predict(frame, level)
+    table = {"user": batch.user_id, "item": batch.item_id, "value": batch.value}
+    table |= {name: answer[name] for name in ("mean", "sd", "lower", "upper")} | {"pit": pit(posterior, frame)}
+    return pd.DataFrame({name: pd.Series(np.asarray(column)) for name, column in table.items()})
 
 
 def means(posterior: Posterior, frame: Any) -> np.ndarray:

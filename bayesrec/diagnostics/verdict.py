@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +15,8 @@ from bayesrec.data.seeds import checked_seed
 from bayesrec.diagnostics import calibration, wording
 from bayesrec.diagnostics.wording import CHOICE as CHOICE
 from bayesrec.diagnostics.wording import users_text
-from bayesrec.errors import ConvergenceWarning, DataError, NegativeTransferWarning
-from bayesrec.inference.base import Method, fit, fit_unchecked
+from bayesrec.errors import DataError, NegativeTransferWarning
+from bayesrec.inference.base import Method, fit, fit_unchecked, whole_fits
 from bayesrec.models import PMF
 from bayesrec.models.base import Model
 from bayesrec.posterior import Posterior
@@ -219,24 +217,11 @@ def assess_transfer(
     baseline = PMF(rank=model.rank, likelihood=model.likelihood) if baseline is None else baseline
     parts = []
     for train, test in split.kfold_users(data, folds=folds, n_support=n_support, seed=seed):
-        with _whole_fits():
+        with whole_fits("a fit was interrupted; there is no verdict from half an arm"):
             arm = fit(model, train, method, seed=seed, progress=progress)
             bare = fit_unchecked(baseline, train.without_sources(), method, seed, progress)
         parts.append(held_out(arm, bare, test))
     return report(parts, data, _labels(model, baseline), min_effect, seed)
-
-
-@contextmanager
-def _whole_fits() -> Iterator[None]:
-    """End with KeyboardInterrupt where a fit was interrupted and would give back the draws it has."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "interrupted", ConvergenceWarning)
-        try:
-            yield
-        except ConvergenceWarning as stop:
-            if not str(stop).startswith("interrupted"):
-                raise
-            raise KeyboardInterrupt("a fit was interrupted; there is no verdict from half an arm") from stop
 
 
 def _labels(model: Model, baseline: Model) -> tuple[str, str]:

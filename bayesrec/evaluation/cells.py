@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import warnings
 from contextlib import suppress
@@ -18,10 +17,11 @@ import numpy as np
 import pandas as pd
 
 from bayesrec.data import Vocabulary
-from bayesrec.errors import BayesrecError, ConvergenceWarning, UnsupportedMethodError
+from bayesrec.errors import BayesrecError, UnsupportedMethodError
 from bayesrec.evaluation.arms import SIMPLE, Arm
 from bayesrec.evaluation.splits import Split
-from bayesrec.inference.base import fit, fit_unchecked
+from bayesrec.files import beside
+from bayesrec.inference.base import fit, fit_unchecked, whole_fits
 
 __all__ = ["LEVEL", "Answer", "Cell", "fingerprint", "read", "solve", "split_digest"]
 
@@ -125,13 +125,8 @@ def read(path: Path | None) -> Answer | None:
 
 def _write(path: Path, answer: Answer) -> None:
     meta = json.dumps({"seconds": answer.seconds, "notes": answer.notes})
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with fresh.open("wb") as file:
-            np.savez(file, meta=np.array(meta), **answer.arrays)  # type: ignore[arg-type]
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with beside(path) as fresh, fresh.open("wb") as file:
+        np.savez(file, meta=np.array(meta), **answer.arrays)  # type: ignore[arg-type]
 
 
 def solve(cell: Cell, strict: bool = False) -> Answer:
@@ -140,11 +135,8 @@ def solve(cell: Cell, strict: bool = False) -> Answer:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            # A fit cut short by Ctrl-C returns what it has, with a warning: here it must not pass for a whole one.
-            warnings.filterwarnings("error", message=".*interrupted", category=ConvergenceWarning)
-            arrays = _baseline(cell) if cell.arm.model is None else _model(cell)
-    except ConvergenceWarning as warning:
-        raise KeyboardInterrupt(f"{cell.title}: {warning}") from None
+            with whole_fits(f"{cell.title}: the fit was interrupted"):
+                arrays = _baseline(cell) if cell.arm.model is None else _model(cell)
     except FAILURES as error:
         if strict:
             raise

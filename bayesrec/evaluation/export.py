@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bayesrec.evaluation.score import METRICS, better
+from bayesrec.files import beside
 
 if TYPE_CHECKING:
     from bayesrec.evaluation.result import Evaluation
@@ -236,11 +236,6 @@ def html_page(result: Evaluation, metrics: Sequence[str]) -> str:
 def written(content: str, path: str | Path | None) -> str:
     """Return the content, after writing it to a file whole or not at all."""
     if path is not None:
-        path = Path(path)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with beside(Path(path)) as fresh:
             fresh.write_text(content, encoding="utf-8")
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
     return content

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 
 from bayesrec.data import Interactions
 from bayesrec.data.seeds import checked_seed
-from bayesrec.errors import DataError, UnsupportedMethodError
+from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
 from bayesrec.models.base import Batch, Model, Schema
 from bayesrec.posterior import Posterior
 from bayesrec.posterior.arviz import coordinates, row_axis
@@ -34,6 +37,19 @@ class Method(ABC):
         checkpoint: str | Path | None = None,
     ) -> Posterior:
         """Return the posterior. ``data`` is what the model looks at, checked."""
+
+
+@contextmanager
+def whole_fits(message: str) -> Iterator[None]:
+    """End with KeyboardInterrupt(message) where a fit was interrupted and would give back the draws it has."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "interrupted", ConvergenceWarning)
+        try:
+            yield
+        except ConvergenceWarning as stop:
+            if not str(stop).startswith("interrupted"):
+                raise
+            raise KeyboardInterrupt(message) from stop
 
 
 def whole_number(method: Method, name: str, least: int) -> int:

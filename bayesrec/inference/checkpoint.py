@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from bayesrec.blocks import State
 from bayesrec.errors import DataError, LoadError
+from bayesrec.files import beside
 
 __all__ = ["ChainFile", "fingerprint"]
 
@@ -82,13 +82,8 @@ class ChainFile:
         if kept:
             arrays |= {f"kept/{name}": np.stack([draw[name] for draw in kept]) for name in kept[0]}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}.npz")
-        try:
-            with fresh.open("wb") as file:
-                np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
-            fresh.replace(self.path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        with beside(self.path) as fresh, fresh.open("wb") as file:
+            np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
         self.last = time.monotonic()
 
     def remove(self) -> None:

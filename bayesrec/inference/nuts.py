@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from bayesrec.inference.start import warm_start
 from bayesrec.models.base import Batch, Model, Schema
 from bayesrec.posterior import Posterior
 
-__all__ = ["NUTS"]
+__all__ = ["NUTS", "joint"]
 
 START_SWEEPS = 20
 PATIENCE = 600.0  # seconds of estimated time above which a fit says so
@@ -75,14 +76,7 @@ class NUTS(Method):
         if checkpoint is not None:
             raise UnsupportedMethodError("checkpoint needs Gibbs: NUTS does not write its state so far.")
         table = schema.table(data)
-        batch = Batch(*(torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain)))
-        value = torch.from_numpy(schema.standardise(data.value, data.domain))
-
-        def joint() -> None:
-            latents = model.prior(schema)
-            ratings = model.likelihood.distribution(model.score(latents, batch), latents, batch)
-            pyro.sample("_ratings", ratings.to_event(1), obs=value)
-
+        density = joint(model, schema, data)
         kept: list[list[dict[str, np.ndarray]]] = []
         stats: list[list[float]] = []
         interrupted = False
@@ -96,7 +90,9 @@ class NUTS(Method):
                 torch.manual_seed(int(rng.integers(2**62)))
                 state, _ = warm_start(model, table, rng, START_SWEEPS)
                 start = {name: torch.as_tensor(np.asarray(state[name]), dtype=torch.float64) for name in model.dims}
-                kernel = PyroNUTS(joint, max_tree_depth=self.max_tree_depth, init_strategy=init_to_value(values=start))
+                kernel = PyroNUTS(
+                    density, max_tree_depth=self.max_tree_depth, init_strategy=init_to_value(values=start)
+                )
                 kept.append([])
                 stats.append([])
                 try:
@@ -119,8 +115,8 @@ class NUTS(Method):
                 stacklevel=3,
             )
         everything = {name: np.stack([[d[name] for d in draws[:n]] for draws in kept]) for name in model.dims}
-        density = np.array([x[:n] for x in stats[: len(kept)]])
-        return Posterior(everything, model, self, data, schema, {"log_density": density})
+        log_density = np.array([x[:n] for x in stats[: len(kept)]])
+        return Posterior(everything, model, self, data, schema, {"log_density": log_density})
 
     def _chain(
         self, kernel: Any, draws: list, stats: list, model: Model, table: Any, bar: Progress, *, first: bool
@@ -151,6 +147,19 @@ class NUTS(Method):
                 SlowWarning,
                 stacklevel=5,
             )
+
+
+def joint(model: Model, schema: Schema, data: Interactions) -> Callable[[], None]:
+    """The Pyro program of prior and observed ratings, in sd units."""
+    batch = Batch(*(torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain)))
+    value = torch.from_numpy(schema.standardise(data.value, data.domain))
+
+    def program() -> None:
+        latents = model.prior(schema)
+        ratings = model.likelihood.distribution(model.score(latents, batch), latents, batch)
+        pyro.sample("_ratings", ratings.to_event(1), obs=value)
+
+    return program
 
 
 class _double:

@@ -36,7 +36,7 @@ class SVI(Method):
 
     Items are integrated out in closed form; hyperparameters are independent normals on the unconstrained scale; all
     that belongs to one user is one normal with a full covariance. Draws of the users bring exact conditional draws of
-    the items. Spreads are narrower than those of Gibbs: see the documentation of the method for by how much.
+    the items. Spreads are narrower than those of Gibbs: docs/methods.md says by how much.
 
     Parameters
     ----------

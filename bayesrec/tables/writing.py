@@ -7,7 +7,6 @@ import errno
 import gzip
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bayesrec.errors import BayesrecError
+from bayesrec.files import beside
 from bayesrec.tables.formats import format_of, zipped
 
 __all__ = ["not_written", "plain", "records", "to_bytes", "write_bytes", "write_table"]
@@ -44,14 +44,10 @@ def write_table(frame: pd.DataFrame, path: str | Path) -> Path:
 def write_bytes(path: str | Path, data: bytes) -> Path:
     """Write a file beside its place and move it there. Internal."""
     path = Path(path)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with beside(path) as fresh:
             fresh.write_bytes(data)
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
     except OSError as error:
         raise not_written(path, error) from error
     return path

@@ -57,7 +57,7 @@ def page(monkeypatch):
         path.write_text("page")
         return path
 
-    monkeypatch.setattr("bayesrec.report.report", write)
+    monkeypatch.setattr("bayesrec.reports.report", write)
     return calls
 
 
@@ -130,7 +130,7 @@ def test_a_page_that_cannot_be_written_does_not_cost_the_verdict(run, refused, w
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("bayesrec.report.report", full)
+    monkeypatch.setattr("bayesrec.reports.report", full)
     done = run(*words, "--report", out, code=2)
     assert done.out.startswith("The source helps")
     assert done.err.strip().endswith("could not be written: the disk is full; what was there before is as it was")
@@ -178,7 +178,7 @@ def test_report_hands_on_what_it_is_given(run, model, folder, page, tmp_path):
 
 
 def test_report_for_real(run, model, folder, tmp_path):
-    report = pytest.importorskip("bayesrec.report", reason="br.report is not there yet")
+    report = pytest.importorskip("bayesrec.reports", reason="br.report is not there yet")
     if not hasattr(report, "report"):
         pytest.skip("br.report is not there yet")
     run("report", model, "--out", tmp_path / "r.html", "--no-verdict", "--test", folder / "music.csv")
@@ -201,7 +201,7 @@ def test_disk_full_and_ctrl_c_leave_the_old_page(refused, run, model, tmp_path, 
     out.write_text("old")
 
     def fail(error):
-        monkeypatch.setattr("bayesrec.report.report", lambda *a, **k: (_ for _ in ()).throw(error))
+        monkeypatch.setattr("bayesrec.reports.report", lambda *a, **k: (_ for _ in ()).throw(error))
 
     fail(OSError(errno.ENOSPC, "No space left on device"))
     assert "the disk is full; what was there before is as it was" in refused("report", model, "--out", out)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from bayesrec.files import beside
 
 __all__ = ["document", "image", "page", "png", "table", "write"]
 
@@ -84,9 +85,5 @@ def page(
 def write(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
     data = content.encode() if isinstance(content, str) else content
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with beside(path) as fresh:
         fresh.write_bytes(data)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)

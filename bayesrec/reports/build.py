@@ -17,8 +17,8 @@ from bayesrec.diagnostics.verdict import CHOICE
 from bayesrec.errors import DataError, NegativeTransferWarning
 from bayesrec.inference.base import Method
 from bayesrec.posterior import Posterior
-from bayesrec.report import facts, sections, words
-from bayesrec.report.page import document, write
+from bayesrec.reports import facts, sections, words
+from bayesrec.reports.page import document, write
 
 __all__ = ["report"]
 
@@ -75,7 +75,7 @@ def report(
     --------
     >>> import tempfile
     >>> import bayesrec as br
-    >>> from bayesrec.report import report
+    >>> from bayesrec.reports import report
     >>> frame, _ = br.data.synthetic.cross_domain(n_users=30, n_items=(12, 12), n_ratings=(8, 5))
     >>> data = br.Interactions.from_frame(frame, target="target", value="value")
     >>> method = br.Gibbs(draws=10, warmup=10, chains=2)

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from bayesrec.posterior.convergence import RHAT_LIMIT
-from bayesrec.report import facts, svg, words
-from bayesrec.report.facts import Chains, Example, Gains
-from bayesrec.report.page import table
+from bayesrec.reports import facts, svg, words
+from bayesrec.reports.facts import Chains, Example, Gains
+from bayesrec.reports.page import table
 
 __all__ = ["calibration", "cards", "chains", "domains", "examples", "gains", "made", "weights", "worth"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from bayesrec.report.facts import Z90, Chains, Gains
+from bayesrec.reports.facts import Z90, Chains, Gains
 
 __all__ = ["advice", "chance", "convergence", "headline", "percent", "reason"]
 
@@ -84,7 +84,7 @@ def called(table: pd.DataFrame, verdict: str) -> list[str]:
 
 
 def headline(table: pd.DataFrame | None, source: str, target: str) -> str:
-    """The verdict in one sentence. ``table`` is that of :func:`bayesrec.report.facts.worth`."""
+    """The verdict in one sentence. ``table`` is that of :func:`bayesrec.reports.facts.worth`."""
     if table is None:
         return f"No verdict: whether ratings of {source} help predictions of {target} was not tested for this page."
     parts = [f"{do} {groups(called(table, verdict))}" for verdict, do in DO.items() if called(table, verdict)]
