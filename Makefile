@@ -37,6 +37,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/placebo.py
 	$(BIN)/python benchmarks/few_ratings.py
 	$(BIN)/python benchmarks/movielens.py
+	$(BIN)/python benchmarks/svi_vs_gibbs.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
