@@ -205,18 +205,22 @@ def normal_mean(rows, scale, prior_scale, rng):
     return mean + rng.standard_normal(len(mean)) / np.sqrt(precision)
 
 
-def regression(design, response, cov, prior_precision, rng):
+def regression(design, response, cov, prior_precision, rng, free=None):
     """Draw coefficients B (P, R) of ``response = design @ B + N(0, cov)`` with independent normal priors.
 
-    ``prior_precision`` is (P, R): one precision a coefficient, zero mean.
+    ``prior_precision`` is (P, R): one precision a coefficient, zero mean. Coefficients that are not ``free``, bool
+    (P, R), are zero.
     """
+    keep = np.arange(prior_precision.size) if free is None else np.flatnonzero(free)
     inverse = np.linalg.inv(cov)
     precision = np.kron(design.T @ design, inverse)
     precision[np.diag_indices_from(precision)] += prior_precision.ravel()
-    linear = (design.T @ response @ inverse).ravel()
-    chol = np.linalg.cholesky(precision)
+    linear = (design.T @ response @ inverse).ravel()[keep]
+    chol = np.linalg.cholesky(precision[np.ix_(keep, keep)])
     half = np.linalg.solve(chol, linear) + rng.standard_normal(len(linear))
-    return np.linalg.solve(chol.T, half).reshape(prior_precision.shape)
+    out = np.zeros(prior_precision.shape)
+    out.flat[keep] = np.linalg.solve(chol.T, half)
+    return out
 
 
 def bernoulli_rate(n_success, n_failure, prior, rng):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayesrec.data import Interactions
+from bayesrec.data import Interactions, Vocabulary
 from bayesrec.data.frames import make_frame
 from bayesrec.data.ids import lookup_keys, shown
 from bayesrec.data.seeds import checked_seed
@@ -18,7 +18,7 @@ from bayesrec.errors import DataError, DataWarning
 from bayesrec.posterior import Posterior
 from bayesrec.rules import Rule, by_name
 
-__all__ = ["recommend"]
+__all__ = ["recommend", "sides"]
 
 
 def recommend(
@@ -38,7 +38,8 @@ def recommend(
     ----------
     posterior : Posterior
     users : sequence of ids, or one id
-        An id that was not in the fit is ranked from the population: such users differ in Thompson lists alone.
+        An id that was not in the fit is ranked from the population: such users differ in Thompson lists alone. Where
+        items are shared, ids are those of the target's users.
     n : int
         Length of a list. With fewer candidates the list is shorter and a warning says so.
     by : str or callable
@@ -79,12 +80,11 @@ def recommend(
         raise DataError(f"n must be a whole number of at least 1, not {n!r}")
     rule, data = by_name(by), posterior.data
     seed = checked_seed(seed)
+    people, things, domain = sides(posterior)
     ids = _ids(users, "users")
-    codes = data.users.encode(ids)
+    codes = people.encode(ids, domain)
     # a user of the fit is called as there, whatever the number type of the request
-    ids = pd.Index(
-        [data.users.ids[code] if code >= 0 else id_ for code, id_ in zip(codes, ids, strict=True)], dtype=object
-    )
+    ids = pd.Index([people.ids[code] if code >= 0 else id_ for code, id_ in zip(codes, ids, strict=True)], dtype=object)
     if ids.has_duplicates:
         raise DataError(f"user {shown(ids[ids.duplicated()][0])} is named twice; name each user once.")
     candidates = _candidates(posterior, items)
@@ -124,14 +124,22 @@ def recommend(
         out = pd.DataFrame(
             {"u": np.empty(0, int), "rank": np.empty(0, int), "code": np.empty(0, int), "score": np.empty(0)}
         )
-    names = data.columns
-    like_known = _like_known(ids, data.users.ids, data.layout.backend)
-    cells = pd.DataFrame({names.user: like_known.take(out["u"].to_numpy()), names.item: data.items.decode(out["code"])})
+    person, thing = data.columns.ids(data.columns.user, data.columns.item)
+    known = people.ids if people.scopes is None else people.ids[people.scope_of() == domain].infer_objects()
+    like_known = _like_known(ids, known, data.layout.backend)
+    cells = pd.DataFrame({person: like_known.take(out["u"].to_numpy()), thing: things.decode(out["code"])})
     answer = posterior.predict(cells, level=level)
     weight = source_weight(posterior, cells)["source"].to_numpy() if len(data) else np.full(len(cells), np.nan)
-    table = {names.user: cells[names.user], "rank": out["rank"], names.item: cells[names.item], "score": out["score"]}
+    table = {person: cells[person], "rank": out["rank"], thing: cells[thing], "score": out["score"]}
     table |= {name: answer[name] for name in ("mean", "sd", "lower", "upper")} | {"source_weight": weight}
     return make_frame(table, data.layout.backend)
+
+
+def sides(posterior: Posterior) -> tuple[Vocabulary, Vocabulary, int]:
+    """Users and items as the caller knows them, and the code of the target. Internal."""
+    data = posterior.data
+    pair = (data.items, data.users) if data.columns.swapped else (data.users, data.items)
+    return (*pair, posterior.schema.n_domains - 1)
 
 
 def _ids(given: Any, what: str) -> pd.Index:
@@ -165,13 +173,13 @@ def _like_known(ids: pd.Index, known: pd.Index, backend: str) -> pd.Index:
 
 def _candidates(posterior: Posterior, items: Any) -> np.ndarray:
     """Codes of the candidate items, sorted."""
-    data, last = posterior.data, posterior.schema.n_domains - 1
+    (_, things, last), data = sides(posterior), posterior.data
     if items is None:
         if len(data):
-            return np.unique(data.item[data.is_target])
-        return np.flatnonzero(posterior.schema.item_domain.numpy() == last)
+            return np.unique((data.user if data.columns.swapped else data.item)[data.is_target])
+        return np.arange(len(things)) if things.scopes is None else np.flatnonzero(things.scope_of() == last)
     ids = _ids(items, "items")
-    codes = data.items.encode(ids, last)
+    codes = things.encode(ids, last)
     if (codes < 0).any():
         raise DataError(
             f"item {shown(ids[int(np.argmax(codes < 0))])} was not in the fit; candidates must be items of the target."
@@ -192,7 +200,8 @@ def _excluded(posterior: Posterior, exclude: Any) -> dict[Any, np.ndarray]:
         rows = exclude
     batch = posterior.data.encode(rows)
     target = batch.domain == posterior.schema.n_domains - 1
-    frame = pd.DataFrame({"u": batch.user_id[target], "item": batch.item[target]})
+    who, what = (batch.item_id, batch.user) if batch.columns.swapped else (batch.user_id, batch.item)
+    frame = pd.DataFrame({"u": who[target], "item": what[target]})
     return {user: group.to_numpy() for user, group in frame.groupby("u")["item"]}
 
 

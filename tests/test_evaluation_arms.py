@@ -16,13 +16,6 @@ from bayesrec.models import PMF, CollectiveMF, TransferMF
 from bayesrec.models.base import Model
 
 
-@dataclass(frozen=True)
-class Half(TransferMF):
-    """A model that can say which part of it transfers."""
-
-    transfers: str = "all"
-
-
 def labels(models, ablate, data):
     by_name = arms.named(models, Model, "models")
     return [arm for arm in arms.make_arms(by_name, {"Gibbs": br.Gibbs()}, ablate, data) if arm.kind != "simple"]
@@ -47,16 +40,17 @@ def test_one_model_twice_is_refused():
 
 
 def test_ablations_take_out_one_part_each(data):
-    found = labels(Half(rank=1), ["source", "gate", "biases", "map"], data)
+    found = labels(TransferMF(rank=1), ["source", "gate", "biases", "map"], data)
     assert [(arm.name, arm.kind) for arm in found] == [
-        ("Half", "model"),
-        ("Half, without source", "ablation"),
-        ("Half, without gate", "ablation"),
-        ("Half, without bias transfer", "ablation"),
-        ("Half, without factor map", "ablation"),
+        ("TransferMF", "model"),
+        ("TransferMF, without source", "ablation"),
+        ("TransferMF, without gate", "ablation"),
+        ("TransferMF, without bias transfer", "ablation"),
+        ("TransferMF, without factor map", "ablation"),
     ]
-    want = [Half(rank=1), Half(rank=1), Half(rank=1, gate=False), Half(rank=1, transfers="factors")]
-    assert [arm.model for arm in found] == [*want, Half(rank=1, transfers="biases")]
+    whole = TransferMF(rank=1)
+    want = [whole, whole, TransferMF(rank=1, gate=False), TransferMF(rank=1, transfers="factors")]
+    assert [arm.model for arm in found] == [*want, TransferMF(rank=1, transfers="biases")]
     assert [arm.drop_source for arm in found] == [False, True, False, False, False]
 
 
@@ -70,7 +64,7 @@ def test_models_without_the_part_are_passed_over(data):
         "TransferMF, without source",
         "TransferMF, without gate",
     ]
-    assert [arm.name for arm in labels({"open": Half(gate=False), "shut": Half()}, "gate", data)] == [
+    assert [arm.name for arm in labels({"open": TransferMF(gate=False), "shut": TransferMF()}, "gate", data)] == [
         "open",
         "shut",
         "shut, without gate",

@@ -14,7 +14,7 @@ import pytest
 
 import bayesrec as br
 from bayesrec.blocks import Block
-from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
+from bayesrec.errors import ConvergenceWarning, DataError
 from bayesrec.models import PMF, CollectiveMF, TransferMF
 
 SHORT = br.Gibbs(draws=4, warmup=2, chains=2)
@@ -119,13 +119,6 @@ def test_wrong_types():
             br.fit(PMF(), data, SHORT, seed=seed)
     with pytest.raises(DataError, match="draws must be at least 1, not 0"):
         br.sample_prior(PMF(), data, draws=0)
-
-
-def test_shared_items_are_not_there_yet():
-    frame = interactions().to_frame()
-    data = br.Interactions.from_frame(frame, target="music", shared="items")
-    with pytest.raises(UnsupportedMethodError, match="shared='users' so far"):
-        br.fit(PMF(rank=1), data, SHORT)
 
 
 def test_a_refused_fit_changes_nothing():

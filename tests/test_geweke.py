@@ -35,6 +35,8 @@ MODELS = {
     "PMF plain": (br.models.PMF(rank=RANK, likelihood=PLAIN), 0),
     "CollectiveMF plain": (br.models.CollectiveMF(rank=RANK, likelihood=PLAIN), 2),
     "TransferMF open": (br.models.TransferMF(rank=RANK, gate=False, likelihood=PLAIN), 1),
+    "TransferMF biases": (br.models.TransferMF(rank=RANK, transfers="biases"), 1),
+    "TransferMF factors": (br.models.TransferMF(rank=RANK, transfers="factors"), 1),
     "TransferMF two": (br.models.TransferMF(rank=RANK), 2),
     "TransferMF open two": (br.models.TransferMF(rank=RANK, gate=False), 2),
 }
@@ -92,13 +94,22 @@ def source_sd(x):
     return np.stack([x["source_bias_scale"], *[np.ones_like(x["source_bias_scale"])] * RANK], axis=-1)
 
 
-def augment(x, gated, rng):
+def carried(model, maps):
+    """The entries of maps (..., R, R) that take part, zero elsewhere."""
+    out = np.zeros_like(maps)
+    blocks = {"biases": (slice(1),) * 2, "factors": (slice(1, None),) * 2, "all": (slice(None),) * 2}
+    here = (..., *blocks[model.transfers])
+    out[here] = maps[here]
+    return out
+
+
+def augment(x, model, rng):
     """Gates and phi_used from their conditional given theta, phi and hyperparameters, which completes the joint draw.
 
     Exact and written independently of the package: running the block "users" first instead would be valid only if
     that block were right, which is what is to be tested. Configurations by Bayes' rule, copies by Matheron's rule.
     """
-    phi, maps, sd = x["source_vector"], x["map"], source_sd(x)
+    phi, maps, sd, gated = x["source_vector"], carried(model, x["map"]), source_sd(x), model.gate
     n, n_sources, n_users, _ = phi.shape
     rest = x["user_vector"] - x["user_mean"][:, None]
     shift, spread = np.einsum("nkij,nkuj->nkui", maps, phi), np.einsum("nkij,nkj,nklj->nkil", maps, sd**2, maps)
@@ -131,7 +142,7 @@ def world(name):
         torch.manual_seed(0)
         x = {site: value.double().numpy() for site, value in model.prior(schema).items()}
     if "map" in x:
-        x = augment(x, model.gate, rng)
+        x = augment(x, model, rng)
     value = eta(table, x) + noise_sd(table, x) * rng.standard_normal((N, len(table.user_of)))
     return World(model, table, x, value)
 
@@ -173,7 +184,7 @@ def features(w, x, leaves):
     if "map" in x:
         used, both = x["phi_used"], (table.count[:-1] > 0) & (table.count[-1] > 0)
         in_source, own = seen[:-1], x["source_vector"] / source_sd(x)[:, :, None]
-        theta = theta - np.einsum("nkij,nkuj->nui", x["map"], used)
+        theta = theta - np.einsum("nkij,nkuj->nui", carried(w.model, x["map"]), used)
         moments(out, "phi", own, in_source)
         part = np.pad(np.ones((RANK, RANK), dtype=int), (1, 0), constant_values=2)
         part[0, 0] = 0

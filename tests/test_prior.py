@@ -65,13 +65,3 @@ def test_seeds_are_checked(data, seed):
         br.sample_prior(br.models.PMF(rank=1), data, draws=1, seed=seed)
     with pytest.raises(br.errors.DataError, match="seed must be a whole number of at least 0"):
         br.fit(br.models.PMF(rank=1), data, br.Gibbs(draws=1, warmup=0, chains=1), seed=seed, progress=False)
-
-
-def test_shared_items_are_refused_as_by_fit(data):
-    swapped = br.Interactions.from_frame(data.to_frame(), target="target", value="value", shared="items")
-    for ask in (
-        lambda: br.sample_prior(br.models.PMF(rank=1), swapped, draws=1),
-        lambda: br.fit(br.models.PMF(rank=1), swapped, br.Gibbs(draws=1), progress=False),
-    ):
-        with pytest.raises(br.errors.UnsupportedMethodError, match="shared='users' so far; swap the user and item"):
-            ask()

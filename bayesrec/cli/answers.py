@@ -111,8 +111,8 @@ def read_rows(posterior: Posterior, path: Path, *, value: bool = False) -> pd.Da
 
     names, data = posterior.data.columns, posterior.data
     columns = [
-        Column(names.user, "id", "users, as the model's table had them"),
-        Column(names.item, "id", "items, as the model's table had them"),
+        Column(name, "id", f"{side}s, as the model's table had them")
+        for name, side in zip((names.user, names.item), names.sides, strict=True)
     ]
     if names.domain is not None:
         columns.append(Column(names.domain, "id", needed=False))

@@ -61,11 +61,13 @@ def _ids(posterior: Posterior, users: str | None, users_file: Path | None) -> An
 
     from bayesrec.cli.answers import as_known
     from bayesrec.data.columns import nearest
+    from bayesrec.ranking import sides
     from bayesrec.tables import Column, read_table
 
-    data, column = posterior.data, posterior.data.columns.user
-    known = data.users
-    home = known.ids if known.scopes is None else known.ids[data.user_domain == len(data.domains) - 1]
+    names = posterior.data.columns
+    column = next(iter(names.ids(names.user, names.item)))
+    known, _, target = sides(posterior)
+    home = known.ids if known.scopes is None else known.ids[known.scope_of() == target]
     if users is None and users_file is None:
         return home
     if users is not None:

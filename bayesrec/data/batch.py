@@ -38,6 +38,15 @@ class Batch:
         Whether the table has a domain column, which answers then repeat.
     backend : str
         Library of the table ("pandas", "polars", ...).
+
+    Examples
+    --------
+    >>> from bayesrec.data import Interactions
+    >>> frame = pd.DataFrame({"user": [1, 2], "item": ["a", "b"], "rating": [4, 5]})
+    >>> data = Interactions.from_frame(frame, target="music", domain=None)
+    >>> batch = data.encode(pd.DataFrame({"user": [2, 9], "item": ["a", "a"]}))
+    >>> batch.user.tolist(), batch.user_id.tolist(), batch.item.tolist()  # nobody called 9 is in the data
+    ([1, -1], [2, 9], [0, 0])
     """
 
     user: np.ndarray
@@ -80,7 +89,7 @@ class Batch:
         for name, values in columns.items():
             if len(values) != len(self):
                 raise DataError(f"answer column {name!r} has {len(values)} entries, the batch {len(self)} rows")
-        ids = {self.columns.user: self.user_id, self.columns.item: self.item_id}
+        ids = self.columns.ids(self.user_id, self.item_id)
         if self.has_domain and self.columns.domain is not None:
             ids[self.columns.domain] = self.domain_name
         return make_frame({**ids, **{name: np.asarray(values) for name, values in columns.items()}}, self.backend)
@@ -93,7 +102,7 @@ def encode(data: Interactions, rows: Any, need_value: bool, domain: Any) -> Batc
         return _from_interactions(data, rows, need_value)
     columns = data.columns
     frame = open_frame(rows)
-    needed = {"user": columns.user, "item": columns.item}
+    needed = dict(zip(columns.sides, (columns.user, columns.item), strict=True))
     if need_value and columns.value is not None:
         needed["value"] = columns.value
     require_columns(frame.columns, needed)
@@ -135,6 +144,8 @@ def domain_codes(names: pd.Index, domains: tuple, column: str) -> np.ndarray:
 
 def _from_interactions(data: Interactions, rows: Interactions, need_value: bool) -> Batch:
     """Return other interactions in the codes of `data`; with the same vocabularies the codes stay."""
+    if rows.columns.swapped != data.columns.swapped:
+        rows = rows.transposed()
     names = pd.Index(np.array(rows.domains, dtype=object)[rows.domain])
     users, items = rows.users.decode(rows.user), rows.items.decode(rows.item)
     if rows.domains == data.domains and rows.users == data.users and rows.items == data.items:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-from bayesrec.data.batch import domain_codes
+from bayesrec.data.batch import Batch, domain_codes
 from bayesrec.data.columns import Columns, nearest, require_columns
 from bayesrec.data.frames import (
     Layout,
     backend_of,
     dtype_name,
+    make_frame,
     open_frame,
     read_column,
     read_numbers,
     read_time,
 )
-from bayesrec.data.ids import checked_ids
+from bayesrec.data.ids import checked_ids, shown
 from bayesrec.data.vocabulary import Vocabulary
 from bayesrec.errors import DataError, DataWarning
+
+if TYPE_CHECKING:
+    from bayesrec.data.interactions import Interactions
 
 
 def fields(frame: Any, target: Any, columns: Columns, shared: str, features: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,6 +107,56 @@ def without_duplicates(rows: dict[str, Any], n_items: int, stacklevel: int = 3) 
         stacklevel=stacklevel,
     )
     return {name: None if array is None else array[~earlier] for name, array in rows.items()}
+
+
+def to_frame(data: Interactions) -> Any:
+    """Return the rows as a table of the library they came in; see `Interactions.to_frame`."""
+    names, layout = data.columns, data.layout
+    table = names.ids(data.users.decode(data.user), data.items.decode(data.item))
+    if names.domain is not None:
+        table[names.domain] = np.array(data.domains, dtype=object)[data.domain]
+    if names.value is not None:
+        table[names.value] = data.value
+    if names.time is not None and data.time is not None:
+        table[names.time] = data.time
+    order = [name for name in layout.order if name in table]
+    order += [name for name in table if name not in order]
+    kinds = (layout.domain_dtype, layout.value_dtype, layout.time_dtype)
+    roles = (names.domain, names.value, names.time)
+    dtypes = {name: dtype for name, dtype in zip(roles, kinds, strict=True) if name in table}
+    zones = {names.time: layout.time_zone} if names.time in table else {}
+    return make_frame({name: table[name] for name in order}, layout.backend, dtypes, zones)
+
+
+def only_target(data: Interactions) -> dict[str, Any]:
+    """Return the fields that change where the target stands alone; see `Interactions.only_target`."""
+    rows, last = data.mask(data.is_target), len(data.domains) - 1
+    side, codes = ("items", rows.item) if data.shared == "users" else ("users", rows.user)
+    vocabulary = getattr(data, side)
+    here = np.flatnonzero(vocabulary.scope_of() == last)
+    position = np.full(len(vocabulary), -1)
+    position[here] = np.arange(len(here))
+    blocks = tuple(b for b, code in zip(vocabulary.blocks, vocabulary.scopes or (), strict=True) if code == last)
+    kept = {side: Vocabulary(blocks, (0,) * len(blocks)), side[:-1]: position[codes]}
+    return {"domains": data.domains[-1:], "domain": np.zeros_like(rows.domain), **kept}
+
+
+def with_rows(data: Interactions, batch: Batch) -> dict[str, Any]:
+    """Return the columns of the rows followed by those of a batch; see `Interactions.with_rows`."""
+    if batch.value is None:
+        raise DataError("the new rows have no values; encode them with need_value=True")
+    sides = data.columns.sides
+    for role, codes, ids in ((sides[0], batch.user, batch.user_id), (sides[1], batch.item, batch.item_id)):
+        if (codes < 0).any():
+            raise DataError(f"{role} {shown(ids[int(np.argmax(codes < 0))])} is unknown; extend the {role}s first")
+    time = data.time
+    if time is not None:
+        newest = time.max() if len(time) else np.zeros((), time.dtype)
+        new = np.full(len(batch), newest, dtype=time.dtype) if batch.time is None else batch.time
+        time = np.concatenate([time, new])
+    names = ("user", "item", "domain", "value")
+    rows = {name: np.concatenate([getattr(data, name), getattr(batch, name)]) for name in names}
+    return without_duplicates({**rows, "time": time}, data.n_items, stacklevel=4)
 
 
 def _domains(table: nw.DataFrame, columns: Columns, target: Any) -> tuple[np.ndarray, tuple, str | None]:

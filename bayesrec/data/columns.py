@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Any
 
 from bayesrec.errors import DataError
 
@@ -21,7 +22,8 @@ TREE_AXES = frozenset(("chain", "draw"))
 class Columns:
     """The column of each role in the user's tables. Provisional.
 
-    `domain`, `value` and `time` may be None: no such column. Without a value column every row counts 1.0.
+    `domain`, `value` and `time` may be None: no such column. Without a value column every row counts 1.0. Where items
+    are shared, models see users and items with their roles `swapped`: then `user` names the column of items.
 
     Examples
     --------
@@ -34,6 +36,7 @@ class Columns:
     domain: str | None = "domain"
     value: str | None = "rating"
     time: str | None = None
+    swapped: bool = False
 
     def __post_init__(self) -> None:
         for role in ("user", "item"):
@@ -63,6 +66,20 @@ class Columns:
         """Role to column name, for the roles that have a column."""
         roles = ("user", "item", "domain", "value", "time")
         return {role: getattr(self, role) for role in roles if getattr(self, role) is not None}
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What the caller calls the two roles: ("user", "item"), or ("item", "user") where they are swapped."""
+        return ("item", "user") if self.swapped else ("user", "item")
+
+    def transposed(self) -> Columns:
+        """Return the columns with the roles of users and items swapped."""
+        return replace(self, user=self.item, item=self.user, swapped=not self.swapped)
+
+    def ids(self, user: Any, item: Any) -> dict[str, Any]:
+        """Return the two columns of ids, given by role, in the order of the caller: users, then items."""
+        pair = {self.user: user, self.item: item}
+        return dict(reversed(pair.items())) if self.swapped else pair
 
 
 def nearest(word: object, known: Iterable[object]) -> str:

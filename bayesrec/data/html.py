@@ -30,7 +30,9 @@ def html_table(heads: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str
 
 
 def sizes_text(data: Interactions) -> str:
-    """Return what the data are and a line for each domain. Internal."""
+    """Return what the data are and a line for each domain, as the caller knows them. Internal."""
+    if data.columns.swapped:
+        return sizes_text(data.transposed()).replace("\n", ", with users and items in each other's role\n", 1)
     lines = [f"Interactions(target={data.target!r}, sources={data.sources!r}, shared={data.shared!r})"]
     width = max(len(str(name)) for name in data.domains)
     for name, (rows, users, items, density) in zip(data.domains, _sizes(data), strict=True):
@@ -40,6 +42,8 @@ def sizes_text(data: Interactions) -> str:
 
 def sizes_html(data: Interactions) -> str:
     """Return the same as a table. Internal."""
+    if data.columns.swapped:
+        return sizes_html(data.transposed())
     roles = ["source"] * len(data.sources) + ["target"]
     rows = [
         (name, role, f"{n:,}", f"{users:,}", f"{items:,}", f"{density:.2%}")

@@ -12,9 +12,8 @@ from bayesrec.data import batch as batches
 from bayesrec.data import build
 from bayesrec.data.batch import Batch
 from bayesrec.data.columns import Columns, nearest
-from bayesrec.data.frames import Layout, make_frame
+from bayesrec.data.frames import Layout
 from bayesrec.data.html import sizes_html, sizes_text
-from bayesrec.data.ids import shown
 from bayesrec.data.vocabulary import Vocabulary
 from bayesrec.errors import DataError
 
@@ -46,6 +45,17 @@ class Interactions:
         Carried along as given.
     layout : Layout
         Library, column order and dtypes of the table, for `to_frame`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"user": ["ann", "ann", "bob"], "item": [7, 7, 8], "domain": ["book", "film", "film"],
+    ...                       "rating": [5, 4, 3]})
+    >>> data = Interactions.from_frame(frame, target="film")
+    >>> data.domains, data.user.tolist(), data.item.tolist()  # item 7 of one domain is not item 7 of the other
+    (('book', 'film'), [0, 0, 1], [0, 1, 2])
+    >>> data.users.decode(data.user[data.is_target]).tolist()
+    ['ann', 'bob']
     """
 
     user: np.ndarray
@@ -250,24 +260,39 @@ class Interactions:
         >>> Interactions.from_frame(frame, target="music", domain=None).to_frame().equals(frame)
         True
         """
-        names, layout = self.columns, self.layout
-        table: dict[str, Any] = {
-            names.user: self.users.decode(self.user),
-            names.item: self.items.decode(self.item),
-        }
-        if names.domain is not None:
-            table[names.domain] = np.array(self.domains, dtype=object)[self.domain]
-        if names.value is not None:
-            table[names.value] = self.value
-        if names.time is not None and self.time is not None:
-            table[names.time] = self.time
-        order = [name for name in layout.order if name in table]
-        order += [name for name in table if name not in order]
-        kinds = (layout.domain_dtype, layout.value_dtype, layout.time_dtype)
-        roles = (names.domain, names.value, names.time)
-        dtypes = {name: dtype for name, dtype in zip(roles, kinds, strict=True) if name in table}
-        zones = {names.time: layout.time_zone} if names.time in table else {}
-        return make_frame({name: table[name] for name in order}, layout.backend, dtypes, zones)
+        return build.to_frame(self)
+
+    @property
+    def entity(self) -> str:
+        """What the caller calls a member of the shared side: "user" or "item"."""
+        return self.columns.sides[0 if self.shared == "users" else 1]
+
+    def transposed(self) -> Interactions:
+        """Return the same rows with users and items in each other's role. Provisional.
+
+        Models know shared users only. To them data with shared items are data whose users are the items: `fit` takes
+        the transposed table, and answers come back under the caller's own column names. Transposing twice gives back
+        the table. A `user_graph` stays what it is, a graph of the caller's users.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"user": [1, 2], "item": [7, 7], "domain": ["a", "b"], "rating": [5, 4]})
+        >>> data = Interactions.from_frame(frame, target="b", shared="items").transposed()
+        >>> data.shared, data.entity, data.n_users, data.columns.user
+        ('users', 'item', 1, 'item')
+        """
+        return replace(
+            self,
+            user=self.item,
+            item=self.user,
+            users=self.items,
+            items=self.users,
+            user_features=self.item_features,
+            item_features=self.user_features,
+            columns=self.columns.transposed(),
+            shared="items" if self.shared == "users" else "users",
+        )
 
     def mask(self, keep: np.ndarray) -> Interactions:
         """Return the rows where `keep`, bool (n,), is true; the vocabularies stay whole. Provisional.
@@ -309,15 +334,7 @@ class Interactions:
         >>> alone.sources, len(alone), alone.n_items, alone.n_users
         ((), 15, 6, 5)
         """
-        rows, last = self.mask(self.is_target), len(self.domains) - 1
-        side, codes = ("items", rows.item) if self.shared == "users" else ("users", rows.user)
-        vocabulary = getattr(self, side)
-        here = np.flatnonzero(vocabulary.scope_of() == last)
-        position = np.full(len(vocabulary), -1)
-        position[here] = np.arange(len(here))
-        blocks = tuple(b for b, code in zip(vocabulary.blocks, vocabulary.scopes or (), strict=True) if code == last)
-        kept = {side: Vocabulary(blocks, (0,) * len(blocks)), side[:-1]: position[codes]}
-        return replace(rows, domains=self.domains[-1:], domain=np.zeros_like(rows.domain), **kept)
+        return replace(self.mask(self.is_target), **build.only_target(self))
 
     def encode(self, rows: Any, *, need_value: bool = False, domain: Any = None) -> Batch:
         """Return the rows of a later table in the codes of this one. Provisional.
@@ -370,19 +387,7 @@ class Interactions:
         DataError
             An unknown user or item, or a batch without values.
         """
-        if batch.value is None:
-            raise DataError("the new rows have no values; encode them with need_value=True")
-        for role, codes, ids in (("user", batch.user, batch.user_id), ("item", batch.item, batch.item_id)):
-            if (codes < 0).any():
-                raise DataError(f"{role} {shown(ids[int(np.argmax(codes < 0))])} is unknown; extend the {role}s first")
-        time = self.time
-        if time is not None:
-            newest = time.max() if len(time) else np.zeros((), time.dtype)
-            new = np.full(len(batch), newest, dtype=time.dtype) if batch.time is None else batch.time
-            time = np.concatenate([time, new])
-        names = ("user", "item", "domain", "value")
-        rows = {name: np.concatenate([getattr(self, name), getattr(batch, name)]) for name in names}
-        return replace(self, **build.without_duplicates({**rows, "time": time}, self.n_items))
+        return replace(self, **build.with_rows(self, batch))
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

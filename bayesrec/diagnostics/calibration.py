@@ -72,7 +72,8 @@ def forecast(posterior: Posterior, frame: Any, level: float = 0.9) -> pd.DataFra
     True
     """
     batch, answer = posterior.data.encode(frame, need_value=True), posterior.predict(frame, level)
-    table = {"user": batch.user_id, "item": batch.item_id, "value": batch.value}
+    sides = dict(zip(batch.columns.sides, (batch.user_id, batch.item_id), strict=True))
+    table = {"user": sides["user"], "item": sides["item"], "value": batch.value}
     table |= {name: answer[name] for name in ("mean", "sd", "lower", "upper")} | {"pit": pit(posterior, frame)}
     return pd.DataFrame({name: pd.Series(np.asarray(column)) for name, column in table.items()})
 

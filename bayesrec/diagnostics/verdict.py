@@ -14,7 +14,7 @@ from bayesrec.data import Interactions, split
 from bayesrec.data.seeds import checked_seed
 from bayesrec.diagnostics import calibration, wording
 from bayesrec.diagnostics.wording import CHOICE as CHOICE
-from bayesrec.diagnostics.wording import users_text
+from bayesrec.diagnostics.wording import counted
 from bayesrec.errors import DataError, NegativeTransferWarning
 from bayesrec.inference.base import Method, fit, fit_unchecked, whole_fits
 from bayesrec.models import PMF
@@ -61,7 +61,7 @@ class TransferReport:
     delta_per_row, se : float
         Mean a row; standard error of ``delta``, clustered by user, with the sampler's noise. NaN for a single user.
     per_user : DataFrame
-        user, n (held-out rows), delta, joint (the same for all of a user's rows at once), regime.
+        user (item where items are shared), n (held-out rows), delta, joint (the same for all of a user's rows at once), regime.
     regimes : DataFrame
         A row for each regime (cold: no target rating in training; few: 1 to 5; warm: more) with a verdict of its own.
     equal_user_mean : float
@@ -73,6 +73,21 @@ class TransferReport:
     rows : DataFrame or None
         A row for each held-out rating: user, item, n_own (the user's target ratings in training), value, mean, sd,
         lower, upper (90%), pit, mean_without (the other arm's prediction), delta. Rating units but for pit and delta.
+    entity : {"user", "item"}
+        Which side is shared. Where it is the items, they stand in the users' place in everything above.
+
+    Examples
+    --------
+    >>> import bayesrec as br
+    >>> frame, _ = br.data.synthetic.cross_domain(n_users=60, n_items=(20, 20), n_ratings=(15, 10), rank=1)
+    >>> train, test = br.split.cold_users(br.Interactions.from_frame(frame, target="target", value="value"), fraction=0.6)
+    >>> method = br.Gibbs(draws=20, warmup=20, chains=4)
+    >>> fits = [br.fit(m, train, method, progress=False) for m in (br.models.TransferMF(rank=1), br.models.PMF(rank=1))]
+    >>> found = br.negative_transfer(*fits, test)
+    >>> found.verdict, found.probability < 0.05, found.regimes.index.tolist()
+    ('positive', True, ['cold'])
+    >>> found.per_user.columns.tolist()
+    ['user', 'n', 'delta', 'joint', 'regime']
     """
 
     verdict: str
@@ -91,6 +106,7 @@ class TransferReport:
     labels: tuple[str, str] = ("with the source", "without")
     notes: tuple[str, ...] = field(default_factory=tuple)
     rows: pd.DataFrame | None = field(default=None, repr=False)
+    entity: str = "user"
 
     def summary(self) -> str:
         """A few plain sentences with the numbers."""
@@ -180,7 +196,7 @@ def assess_transfer(
     min_effect: float = 0.0,
     progress: bool = True,
 ) -> TransferReport:
-    """Hold out users in folds, fit with and without the source, and judge. Stable.
+    """Hold out users in folds (items where items are shared), fit with and without the source, and judge. Stable.
 
     Parameters
     ----------
@@ -212,6 +228,18 @@ def assess_transfer(
         As `fit` and ``br.split.kfold_users`` do.
     KeyboardInterrupt
         A fit was interrupted: there is no verdict from half an arm.
+
+    Examples
+    --------
+    >>> import bayesrec as br
+    >>> frame, _ = br.data.synthetic.cross_domain(n_users=40, n_items=(20, 20), n_ratings=(12, 6), rank=1)
+    >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+    >>> model, method = br.models.TransferMF(rank=1), br.Gibbs(draws=10, warmup=10, chains=4)
+    >>> found = assess_transfer(model, data, method, folds=2, baseline=model, progress=False)
+    >>> len(found.per_user), len(found.rows)  # every user was held out once, with all their target ratings
+    (40, 240)
+    >>> found.labels
+    ('TransferMF', 'TransferMF without the source')
     """
     seed = checked_seed(seed)
     baseline = PMF(rank=model.rank, likelihood=model.likelihood) if baseline is None else baseline
@@ -263,14 +291,15 @@ def report(
         regime = regime_of(part.n_own)
         if part.rows is not None:
             rows.append(part.rows.assign(delta=pooled[0] - pooled[1]))
-        frames.append(pd.DataFrame({"user": part.ids, "n": n, "delta": delta, "joint": part.joint, "regime": regime}))
+        who = {data.entity: part.ids}
+        frames.append(pd.DataFrame(who | {"n": n, "delta": delta, "joint": part.joint, "regime": regime}))
     everyone = pd.concat(frames, ignore_index=True)
     regimes = {}
     for name in ("cold", "few", "warm"):
         chosen = [frame["regime"].to_numpy() == name for frame in frames]
         if any(c.any() for c in chosen):
-            regimes[name] = _judge(frames, parts, chosen, min_effect, seed)
-    whole = _judge(frames, parts, [np.ones(len(f), dtype=bool) for f in frames], min_effect, seed)
+            regimes[name] = _judge(frames, parts, chosen, min_effect, seed, data.entity)
+    whole = _judge(frames, parts, [np.ones(len(f), dtype=bool) for f in frames], min_effect, seed, data.entity)
     notes = []
     if not all(len(x) >= LEAST_CHAINS for p in parts for x in (p.with_chains, p.without_chains)):
         notes.append(f"Fewer than {LEAST_CHAINS} chains: the sampler's noise is not part of the standard errors.")
@@ -298,13 +327,19 @@ def report(
         labels=labels,
         notes=tuple(notes),
         rows=pd.concat(rows, ignore_index=True) if len(rows) == len(parts) else None,
+        entity=data.entity,
     )
 
 
 def _judge(
-    frames: list[pd.DataFrame], parts: list[HeldOut], chosen: list[np.ndarray], min_effect: float, seed: int
+    frames: list[pd.DataFrame],
+    parts: list[HeldOut],
+    chosen: list[np.ndarray],
+    min_effect: float,
+    seed: int,
+    entity: str,
 ) -> Judgement:
-    """Judge the chosen users of each part."""
+    """Judge the chosen users of each part, or items where they are shared."""
     delta = np.concatenate([f["delta"].to_numpy()[c] for f, c in zip(frames, chosen, strict=True)])
     n = np.concatenate([f["n"].to_numpy()[c] for f, c in zip(frames, chosen, strict=True)])
     sampler = sum(_sampler_variance(p, c) for p, c in zip(parts, chosen, strict=True))
@@ -313,7 +348,7 @@ def _judge(
     verdict, probability = _classify(delta, sampler, seed)
     reason = ""
     if n_users < LEAST_USERS:
-        reason = f"only {users_text(n_users)}, at least {LEAST_USERS} are needed"
+        reason = f"only {counted(n_users, entity)}, at least {LEAST_USERS} are needed"
     elif abs(total) < LEAST_DELTA:
         reason = f"the summed difference {total:+.1f} is below {LEAST_DELTA:g} nats"
     elif abs(total) / n_rows < min_effect:
@@ -321,7 +356,7 @@ def _judge(
     elif verdict == "undetermined":
         reason = f"the probability of negative transfer is {probability:.2f}"
     elif _classify(np.delete(delta, np.argmax(np.abs(delta))), sampler, seed)[0] != verdict:
-        reason = "one user decides: without the user with the largest difference the verdict changes"
+        reason = f"one {entity} decides: without the {entity} with the largest difference the verdict changes"
     return Judgement(
         verdict="undetermined" if reason else verdict,
         probability=probability,

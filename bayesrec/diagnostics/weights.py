@@ -83,7 +83,7 @@ def source_weight(posterior: Posterior, frame: Any, draws: int = 100) -> Any:
         out[:, batch.user >= 0] = total / count
     out /= out.sum(0)
     names = posterior.data.columns
-    answer: dict[str, Any] = {names.user: batch.user_id, names.item: batch.item_id}
+    answer = names.ids(batch.user_id, batch.item_id)
     return make_frame(answer | dict(zip(("source", "population", "target"), out, strict=True)), batch.backend)
 
 

@@ -18,14 +18,14 @@ CHOICE = (
 )
 
 
-def se_text(se: float) -> str:
+def se_text(se: float, entity: str = "user") -> str:
     """Return the standard error in brackets' words; a single user has none. Internal."""
-    return "SE unknown, one user" if np.isnan(se) else f"SE {se:.1f}"
+    return f"SE unknown, one {entity}" if np.isnan(se) else f"SE {se:.1f}"
 
 
-def users_text(n: int) -> str:
-    """Return "1 user", "2 users". Internal."""
-    return f"{n} user{'s' if n != 1 else ''}"
+def counted(n: int, entity: str) -> str:
+    """Return "1 user", "2 items". Internal."""
+    return f"{n} {entity}{'s' if n != 1 else ''}"
 
 
 def sentences(report: TransferReport) -> list[str]:
@@ -39,10 +39,10 @@ def sentences(report: TransferReport) -> list[str]:
     }[report.verdict]
     return [
         head,
-        f"Log score {report.labels[0]} minus {report.labels[1]}: {report.delta:+.1f} ({se_text(report.se)}) over "
-        f"{int(report.per_user['n'].sum())} held-out ratings of {users_text(len(report.per_user))}, "
-        f"{report.delta_per_row:+.4f} a rating; {report.equal_user_mean:+.4f} if every user counts the same; "
-        f"{report.joint_delta:+.1f} for each user's ratings taken together.",
+        f"Log score {report.labels[0]} minus {report.labels[1]}: {report.delta:+.1f} ({se_text(report.se, report.entity)}) over "
+        f"{int(report.per_user['n'].sum())} held-out ratings of {counted(len(report.per_user), report.entity)}, "
+        f"{report.delta_per_row:+.4f} a rating; {report.equal_user_mean:+.4f} if every {report.entity} counts the same; "
+        f"{report.joint_delta:+.1f} for each {report.entity}'s ratings taken together.",
         f"Probability of negative transfer: {report.probability:.3f}.",
     ]
 
@@ -52,8 +52,8 @@ def summary(report: TransferReport) -> str:
     lines = sentences(report)
     for name, row in report.regimes.iterrows():
         lines.append(
-            f"  {name:5s} {row['verdict']:12s} delta {row['delta']:+9.1f} ({se_text(row['se'])}), "
-            f"{row['delta_per_row']:+.4f} a rating, {users_text(int(row['n_users']))}, "
+            f"  {name:5s} {row['verdict']:12s} delta {row['delta']:+9.1f} ({se_text(row['se'], report.entity)}), "
+            f"{row['delta_per_row']:+.4f} a rating, {counted(int(row['n_users']), report.entity)}, "
             f"P(negative) {row['probability']:.3f}"
         )
     return "\n".join([*lines, *report.notes, CHOICE])
@@ -63,7 +63,8 @@ def card(report: TransferReport) -> str:
     """Return the verdict and the table of regimes as HTML. Internal."""
     head, *others = sentences(report)
     out = f"<p><strong>{escape(head)}</strong></p>" + "".join(f"<p>{escape(line)}</p>" for line in others)
-    heads = ("users with", "verdict", "delta", "SE", "delta a rating", "users", "ratings", "P(negative)")
+    many = f"{report.entity}s"
+    heads = (f"{many} with", "verdict", "delta", "SE", "delta a rating", many, "ratings", "P(negative)")
     rows = [
         (name, row["verdict"], f"{row['delta']:+.1f}", "" if np.isnan(row["se"]) else f"{row['se']:.1f}",
          f"{row['delta_per_row']:+.4f}", int(row["n_users"]), int(row["n_rows"]), f"{row['probability']:.3f}")

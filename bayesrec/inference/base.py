@@ -18,7 +18,7 @@ from bayesrec.data.seeds import checked_seed
 from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
 from bayesrec.models.base import Batch, Model, Schema
 from bayesrec.posterior import Posterior
-from bayesrec.posterior.arviz import coordinates, row_axis
+from bayesrec.posterior.arviz import axes, row_axis
 
 __all__ = ["Method", "fit", "fit_unchecked", "sample_prior"]
 
@@ -109,7 +109,7 @@ def fit(
         Data that the model or its likelihood cannot use: no source, no shared users, constant values. A checkpoint
         of another model, method, seed or data.
     UnsupportedMethodError
-        Shared items, or a device other than the CPU.
+        A device other than the CPU.
 
     Examples
     --------
@@ -124,25 +124,21 @@ def fit(
             hint = " Call it: br.models.PMF(rank=8)." if name == "model" and isinstance(value, type) else ""
             raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}.{hint}")
     seed = checked_seed(seed)
-    _check_shared(data)
     if device != "cpu":
         raise UnsupportedMethodError(f"device must be 'cpu', not {device!r}: nothing runs elsewhere so far.")
-    view = model.view(data)
+    view = _view(model, data)
     model.check(view)
     return method.run(model, view, Schema.of(view), seed, progress, checkpoint)
 
 
-def _check_shared(data: Interactions) -> None:
-    """Refuse shared items, which no model knows so far."""
-    if data.shared != "users":
-        raise UnsupportedMethodError(
-            "models take shared='users' so far; swap the user and item columns to share items."
-        )
+def _view(model: Model, data: Interactions) -> Interactions:
+    """What the model sees of the data, in which users are shared: shared items have the role of users."""
+    return model.view(data if data.shared == "users" else data.transposed())
 
 
 def fit_unchecked(model: Model, data: Interactions, method: Method, seed: int, progress: bool = False) -> Posterior:
     """Fit without asking whether the model has a source: the other arm of a negative-transfer gap."""
-    view = model.view(data)
+    view = _view(model, data)
     return method.run(model, view, Schema.of(view), seed, progress)
 
 
@@ -167,8 +163,6 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
     ------
     DataError
         Fewer draws than one, a seed that is no whole number of 0 or more, data that the model cannot use.
-    UnsupportedMethodError
-        Shared items.
 
     Examples
     --------
@@ -184,8 +178,7 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
     if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 1:
         raise DataError(f"draws must be at least 1, not {draws!r}; give a whole number")
     seed = checked_seed(seed)
-    _check_shared(data)
-    view = model.view(data)
+    view = _view(model, data)
     model.check(view)
     schema = Schema.of(view)
     rows = view.mask(view.is_target)
@@ -203,9 +196,7 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
     prior = {name: np.stack(x)[None] for name, x in sites.items()}
     column = view.columns.value or "value"
     shell = Posterior(prior, model, None, view, schema)
-    dims = {name: list(axes) for name, axes in model.dims.items()}
-    used = {axis for axes in dims.values() for axis in axes}
-    coords = {name: labels for name, labels in coordinates(shell).items() if name in used}
+    dims, coords = axes(shell)
     tree = from_dict({"prior": prior}, dims=dims, coords=coords)
     groups = {"prior_predictive": {column: np.stack(ratings)[None]}, "observed_data": {column: rows.value}}
     axis = row_axis(column)

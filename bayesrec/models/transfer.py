@@ -26,6 +26,7 @@ __all__ = ["TransferMF"]
 
 GATE_PRIOR = (1.0, 4.0)  # Beta prior of the share of users for whom a source is irrelevant
 SOURCE_BIAS_SCALE = 0.5
+PARTS = {"all": (True, True, True), "biases": (True, False, False), "factors": (False, True, False)}
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class TransferMF(Model):
         Gaussian unless given.
     gate : bool
         False trusts every source for every user.
+    transfers : {"all", "biases", "factors"}
+        What the map may carry: everything, only a user's bias to their bias, or only factors to factors. The entries
+        that are left out take no part, and their draws are those of their prior.
 
     Examples
     --------
@@ -54,6 +58,20 @@ class TransferMF(Model):
     """
 
     gate: bool = True
+    transfers: str = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.transfers not in PARTS:
+            raise DataError(f"transfers must be one of {', '.join(map(repr, PARTS))}, not {self.transfers!r}")
+
+    def _used(self) -> np.ndarray:
+        """Which entries of a map take part, bool (R, R)."""
+        return np.array(PARTS[self.transfers])[_map_parts(self.rank + 1)]
+
+    def _maps(self, latents: Latents) -> Tensor:
+        """The maps with zeros where an entry takes no part, (..., source, R, R)."""
+        return latents["map"] * torch.from_numpy(self._used()).to(latents["map"].dtype)
 
     @property
     def latent_dims(self) -> dict[str, tuple[str, ...]]:
@@ -81,8 +99,8 @@ class TransferMF(Model):
             )
         if not np.intersect1d(data.user[data.is_target], data.user[~data.is_target]).size:
             raise DataError(
-                f"no user has rows both in the target {data.target!r} and in a source {list(data.sources)}: "
-                "nothing can be learned about how the source bears on the target. Do the ids mean the same people?"
+                f"no {data.entity} has rows both in the target {data.target!r} and in a source {list(data.sources)}: "
+                f"nothing can be learned about how the source bears on the target. Do the ids mean the same {data.entity}s?"
             )
 
     def prior(self, schema: Schema) -> Latents:
@@ -105,7 +123,7 @@ class TransferMF(Model):
 
     def _users(self, latents: Latents, n_sources: int) -> dist.TorchDistribution:
         """Distribution of the target's users given their source vectors, gates summed out."""
-        phi, maps, size = latents["source_vector"], latents["map"], self.rank + 1
+        phi, maps, size = latents["source_vector"], self._maps(latents), self.rank + 1
         shift = torch.einsum("...kij,...kuj->...kui", maps, phi)
         spread = (maps * _source_scale(latents, size).unsqueeze(-2).square()) @ maps.mT
         locs, covs, chances = [], [], []
@@ -154,7 +172,7 @@ class TransferMF(Model):
 
     def _population_cov(self, latents: Latents) -> Tensor:
         """V_pop = sum_k W_k S0_k W_k' + Sigma, (..., R, R)."""
-        maps = latents["map"]
+        maps = self._maps(latents)
         scale = _source_scale(latents, self.rank + 1).unsqueeze(-2)
         return ((maps * scale.square()) @ maps.mT).sum(-3) + latents["user_cov"]
 
@@ -183,7 +201,9 @@ class TransferMF(Model):
         in_target = table.count[-1] > 0
         in_source = table.count[:-1] > 0
         prior_mean_precision = 1.0 / priors.mean_scale(rank)[None] ** 2
-        parts = _map_parts(size)
+        parts, used_entries = _map_parts(size), self._used()
+        intercept = np.ones((1, size), dtype=bool)
+        free = np.concatenate([intercept, np.tile(used_entries.T, (n_sources, 1))])
 
         def users(state: State, rng: np.random.Generator) -> State:
             value, weight = likelihood.working(state, table, "user")
@@ -192,8 +212,8 @@ class TransferMF(Model):
             off = state["gate"] if self.gate else np.zeros(n_sources)
             on = state.get("on", np.ones((n_sources, n_users), dtype=bool))
             return conjugate.transfer_rows(
-                table, value, weight, state["item_vector"], scale, state["user_mean"], state["user_cov"], state["map"],
-                off, on, self.gate, rng,
+                table, value, weight, state["item_vector"], scale, state["user_mean"], state["user_cov"],
+                state["map"] * used_entries, off, on, self.gate, rng,
             )  # fmt: skip
 
         def stacked(state: State) -> np.ndarray:
@@ -206,12 +226,14 @@ class TransferMF(Model):
             response = state["user_vector"][in_target]
             spread = [1.0 / scales[parts].T ** 2 for scales in state["map_scale"]]
             precision = np.concatenate([prior_mean_precision, *spread])
-            coefficients = conjugate.regression(design, response, state["user_cov"], precision, rng)
+            coefficients = conjugate.regression(design, response, state["user_cov"], precision, rng, free)
             residual = response - design @ coefficients
             cov = conjugate.huang_wand_covariance(
                 state["user_cov"], residual.T @ residual, len(residual), priors.user_scale(rank), rng
             )
             maps = coefficients[1:].reshape(n_sources, size, size).transpose(0, 2, 1)
+            if not used_entries.all():
+                maps = np.where(used_entries, maps, state["map_scale"][:, parts] * rng.standard_normal(maps.shape))
             return {"user_mean": coefficients[0], "map": np.ascontiguousarray(maps), "user_cov": cov}
 
         def shrinkage(state: State, rng: np.random.Generator) -> State:
@@ -277,7 +299,7 @@ class TransferMF(Model):
         scale[:, 0] = state["source_bias_scale"]
         shift = np.zeros((n_sources, n_users, size))
         own, pop = np.zeros((n_sources, n_users, size, size)), np.zeros((n_sources, size, size))
-        for k, w in enumerate(state["map"]):
+        for k, w in enumerate(state["map"] * self._used()):
             cov = np.linalg.inv(gram[:, k] + np.diag(1.0 / scale[k] ** 2))
             shift[k] = (cov @ linear[:, k, :, None])[..., 0] @ w.T
             pop[k] = (w * scale[k] ** 2) @ w.T
@@ -315,7 +337,7 @@ class TransferMF(Model):
         """Noise, spreads, gates and the share of the target's variance that each map could explain."""
         v_pop = self._population_cov(latents)
         moment = priors.second_moment(latents)
-        maps, scale = latents["map"], _source_scale(latents, self.rank + 1).unsqueeze(-2)
+        maps, scale = self._maps(latents), _source_scale(latents, self.rank + 1).unsqueeze(-2)
         explained = (((maps * scale.square()) @ maps.mT) * moment.unsqueeze(-3)).sum((-1, -2))
         out = super().identified(latents) | priors.spreads(latents, v_pop)
         out["map_r2"] = explained / (v_pop * moment).sum((-1, -2)).unsqueeze(-1)

@@ -15,13 +15,13 @@ from bayesrec.posterior import predictive
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
 
-__all__ = ["coordinates", "log_prior", "row_axis", "to_datatree"]
+__all__ = ["axes", "coordinates", "log_prior", "row_axis", "to_datatree"]
 
 CHUNK = 25  # draws whose prior is evaluated at once
 
 
 def coordinates(posterior: Posterior) -> dict[str, Any]:
-    """Labels of every axis: ids of users and items (``domain/id`` where there are several domains), domain names."""
+    """Labels of every axis of the model: ids of users, ids of items, ``domain/id`` where there are several domains."""
     data, domains = posterior.data, [str(d) for d in posterior.schema.domains]
     items = data.items.decode(np.arange(data.n_items)).to_numpy()
     if len(domains) > 1:
@@ -36,6 +36,18 @@ def coordinates(posterior: Posterior) -> dict[str, Any]:
         "component_bis": component,
         "map_part": ["bias", "factor", "across"],
     }
+
+
+def axes(posterior: Posterior) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Names of the axes of every site, and the labels of those that are used.
+
+    Where items are shared, they are the users of the model: the axis of a `user_vector` is called "item" then.
+    """
+    sides = dict(zip(("user", "item"), posterior.data.columns.sides, strict=True))
+    dims = {name: [sides.get(axis, axis) for axis in given] for name, given in posterior.model.dims.items()}
+    used = {axis for given in dims.values() for axis in given}
+    labels = {sides.get(axis, axis): entries for axis, entries in coordinates(posterior).items()}
+    return dims, {axis: entries for axis, entries in labels.items() if axis in used}
 
 
 def row_axis(column: str) -> str:
@@ -62,9 +74,7 @@ def to_datatree(posterior: Posterior, log_likelihood: bool) -> Any:
         some = {name: x[start : start + CHUNK].double() for name, x in latents.items()}
         parts.append(log_prior(posterior.model, posterior.schema, some))
     prior = {name: torch.cat([p[name] for p in parts]).numpy().reshape(shape) for name in latents}
-    dims = {name: list(axes) for name, axes in posterior.model.dims.items()}
-    used = {axis for axes in dims.values() for axis in axes}
-    coords = {axis: labels for axis, labels in coordinates(posterior).items() if axis in used}
+    dims, coords = axes(posterior)
     groups: dict[str, Any] = {"posterior": posterior.draws}
     if posterior.stats:
         groups["sample_stats"] = posterior.stats

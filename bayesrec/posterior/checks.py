@@ -24,6 +24,8 @@ def check_sizes(meta: Mapping[str, Any], vocabularies: Mapping[str, Any], schema
         f"domains are {domains!r}, not distinct strings or integers",
     )
     _need(meta["shared"] == "users", f"shared is {meta['shared']!r}; models share users")
+    swapped = meta["columns"].get("swapped", False)
+    _need(isinstance(swapped, bool), f"swapped is {swapped!r}, which is no truth value")
     _need(set(vocabularies) == {"users", "items"}, f"vocabularies are {list(vocabularies)}, not users and items")
     users, items = vocabularies["users"], vocabularies["items"]
     _need(users.scopes is None and len(users.blocks) == 1, "users are not in one block without scopes")

@@ -56,7 +56,8 @@ def identified(posterior: Posterior) -> dict[str, np.ndarray]:
     eta = posterior.model.score(rows.latents, rows.batch).numpy().astype(np.float64).reshape(*shape, -1)
     ids = zip(posterior.data.users.decode(user), posterior.data.items.decode(item), strict=True)
     for k, (u, i) in enumerate(ids):
-        out[f"prediction[{u}, {i}]"] = eta[..., k]
+        cell = f"{i}, {u}" if posterior.data.columns.swapped else f"{u}, {i}"
+        out[f"prediction[{cell}]"] = eta[..., k]
     return out | {name: np.asarray(x, dtype=np.float64) for name, x in posterior.stats.items()}
 
 

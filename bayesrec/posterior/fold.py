@@ -29,11 +29,11 @@ def fold_in(posterior: Posterior, frame: Any, seed: int) -> Posterior:
     """
     seed = checked_seed(seed)
     batch = posterior.data.encode(frame, need_value=True)
-    known = np.flatnonzero(batch.user >= 0)
+    known, (who, other) = np.flatnonzero(batch.user >= 0), posterior.data.columns.sides
     if known.size:
         raise DataError(
-            f"user {shown(batch.user_id[known[0]])} was in the fit already (row {known[0]}); fold_in takes new users only. "
-            "Refit to learn from new ratings of known users."
+            f"{who} {shown(batch.user_id[known[0]])} was in the fit already (row {known[0]}); fold_in takes new {who}s only. "
+            f"Refit to learn from new ratings of known {who}s."
         )
     if not len(batch):
         raise DataError("fold_in got an empty frame.")
@@ -41,8 +41,8 @@ def fold_in(posterior: Posterior, frame: Any, seed: int) -> Posterior:
     if not usable.all():
         first = batch.item_id[np.flatnonzero(~usable)[0]]
         warnings.warn(
-            f"{int((~usable).sum())} of {len(batch)} rows are about items that were not in the fit (the first: {shown(first)}) "
-            "and are left out.",
+            f"{int((~usable).sum())} of {len(batch)} rows are about {other}s that were not in the fit (the first: "
+            f"{shown(first)}) and are left out.",
             DataWarning,
             stacklevel=3,
         )

@@ -30,11 +30,24 @@ class Posterior:
     model, method
         What was fitted, and how.
     data : Interactions
-        The rows that the model looked at; no rows if it was saved without data.
+        The rows that the model looked at; no rows if it was saved without data. Where items are shared it is the
+        transposed table: items have the role of users.
     schema : Schema
         Sizes and units.
     stats : dict of ndarray, (chain, draw)
         What the sampler reports: ``log_density`` of the training ratings.
+
+    Examples
+    --------
+    >>> import bayesrec as br
+    >>> frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 10), n_ratings=(6, 4))
+    >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+    >>> posterior = br.fit(br.models.TransferMF(rank=1), data, br.Gibbs(draws=10, warmup=10, chains=2), progress=False)
+    >>> posterior.draws["user_vector"].shape  # chain, draw, user, component: the bias and one factor
+    (2, 10, 20, 2)
+    >>> new = frame.head(4).assign(user=99)  # source ratings of somebody who was not in the fit
+    >>> posterior.fold_in(new).predict(pd.DataFrame({"user": [99], "item": [0]})).columns.tolist()
+    ['user', 'item', 'mean', 'sd', 'lower', 'upper']
     """
 
     draws: dict[str, np.ndarray]
@@ -56,9 +69,10 @@ class Posterior:
 
     def __repr__(self) -> str:
         size = sum(a.nbytes for a in self.draws.values()) / 2**20
+        n_users, n_items = (self.data.n_items, self.data.n_users)[:: 1 if self.data.columns.swapped else -1]
         return (
             f"Posterior({self.model!r}, {self.n_chains} chains x {self.n_draws} draws, "
-            f"{self.data.n_users} users, {self.data.n_items} items, {size:.0f} MiB)"
+            f"{n_users} users, {n_items} items, {size:.0f} MiB)"
         )
 
     def require_data(self, purpose: str) -> None:
@@ -156,10 +170,12 @@ class Posterior:
     def expected(self, user: int, items: np.ndarray) -> np.ndarray:
         """Draws of the expected target rating of one user (code, -1 unknown) for items (codes): (draw, item).
 
-        All unknown users have the same draws, each that of a user taken from the population. Internal.
+        Users and items are the caller's. All unknown users have the same draws, each that of a user taken from the
+        population. Internal.
         """
-        domain = np.full(len(items), self.schema.n_domains - 1)
-        rows = predictive.compact(self.model, self.draws, np.full(len(items), user), items, domain)
+        domain, users = np.full(len(items), self.schema.n_domains - 1), np.full(len(items), user)
+        pair = (items, users) if self.data.columns.swapped else (users, items)
+        rows = predictive.compact(self.model, self.draws, *pair, domain)
         eta = self.model.score(rows.latents, rows.batch).double()
         if user < 0:
             eta = eta + predictive.deviations(self.model, rows)

@@ -67,22 +67,26 @@ def compact(
     return Compact(latents, batch, population, torch.from_numpy(user < 0), torch.from_numpy(item < 0))
 
 
-def _design(model: Model, rows: Compact) -> Tensor:
-    """What a user's vector is multiplied by, (draw, row, R): the item's, with 1 for the user's bias."""
-    v = model.vectors(rows.latents, rows.batch)[1].clone()
+def _design(model: Model, rows: Compact, of_user: bool = True) -> Tensor:
+    """What a user's vector is multiplied by, (draw, row, R): the item's, with 1 for the bias; or the other way round."""
+    v = model.vectors(rows.latents, rows.batch)[1 if of_user else 0].clone()
     v[..., 0] = 1.0
     return v
 
 
 def deviations(model: Model, rows: Compact) -> Tensor:
-    """How far an unknown user's expected target ratings lie from the population's, a user for each draw: (draw, row).
+    """How far the expected target ratings of one unknown id lie from the population's, for each draw: (draw, row).
 
-    The normals are fixed, alike for every unknown user and seed, since nothing tells such users apart. Over the
-    draws the deviations of an item have the mean zero exactly: the mean of what is ranked is what `predict` says.
+    The id is a user, or an item where no user is unknown, and each draw takes another from the population. The normals
+    are fixed, alike for every unknown id and seed, since nothing tells them apart. Over the draws the deviations of a
+    row have the mean zero exactly: the mean of what is ranked is what `predict` says.
     """
-    chol = torch.linalg.cholesky(rows.population.user_cov[..., -1, :, :].double())
+    of_user = bool(rows.unknown_user.any())
+    population = rows.population
+    spread = population.user_cov[..., -1, :, :] if of_user else population.item_var[..., -1, :].diag_embed()
+    chol = torch.linalg.cholesky(spread.double())
     normals = torch.from_numpy(np.random.default_rng(0).standard_normal(chol.shape[:-1]))
-    out = (_design(model, rows).double() @ (chol @ normals[..., None]))[..., 0]
+    out = (_design(model, rows, of_user).double() @ (chol @ normals[..., None]))[..., 0]
     return out - out.mean(0)
 
 
