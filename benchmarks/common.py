@@ -56,7 +56,26 @@ def anime() -> br.Interactions:
     return br.Interactions.from_frame(ratings, target="Movie")
 
 
-PAIRS = {"douban": douban, "anime": anime}
+def films(target: str) -> br.Interactions:
+    """MovieTweetings ("tweets") and MovieLens ("lens"), shared items: transposed, so that films are the users."""
+    lens, folder = br.datasets.movielens(data_folder() / "ml-latest-small"), data_folder() / "movietweetings"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", br.errors.DataWarning)  # the snapshot has broken rows
+        tweets = br.datasets.movietweetings(folder).ratings
+    imdb = lens.items.set_index("item")["imdb"]
+    rated = lens.ratings.assign(item=lens.ratings["item"].map(imdb)).dropna(subset="item").astype({"item": "int64"})
+    names = ["user", "item", "rating"]
+    return br.Interactions.from_frames(
+        {"tweets": tweets[names], "lens": rated[names]}, target=target, shared="items"
+    ).transposed()
+
+
+PAIRS = {
+    "douban": douban,
+    "anime": anime,
+    "tweets_to_lens": lambda: films("lens"),
+    "lens_to_tweets": lambda: films("tweets"),
+}
 
 
 def cell(key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

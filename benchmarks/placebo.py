@@ -2,9 +2,11 @@
 
 For each pair and seed: a fifth of the users become cold; PMF, CollectiveMF and TransferMF are fitted with the true
 source and with the source users' histories deranged among them; TransferMF also without any source row. Verdicts
-compare TransferMF with itself without the source.
+compare TransferMF with itself without the source. Of tweets_to_lens and lens_to_tweets the films are shared, not the
+people: there a film stands in the user's role, "item bias" is a person's mean, and errors are clustered by film.
 
     python benchmarks/placebo.py [--pairs douban,anime] [--seeds 0,1,2,3,4]
+    python benchmarks/placebo.py --pairs tweets_to_lens,lens_to_tweets --seeds 0,1,2
 """
 
 from __future__ import annotations

@@ -19,7 +19,11 @@ from bayesrec.inference.base import fit_unchecked
 from bayesrec.models.base import Batch
 
 torch.set_num_threads(1)
-METHODS = {"Gibbs": br.Gibbs(draws=200, warmup=200, chains=4), "SVI": br.SVI(steps=3000, draws=200)}
+METHODS = {
+    "Gibbs": br.Gibbs(draws=200, warmup=200, chains=4),
+    "SVI": br.SVI(steps=3000, draws=200),
+    "SVI, 4 fits": br.SVI(steps=1000, draws=100, chains=4),
+}
 
 
 def spread(posterior: br.Posterior, test: br.Interactions) -> np.ndarray:
@@ -48,7 +52,7 @@ def main() -> None:
                         out[f"{name}_spread"] = spread(posterior, part)
                     return out
 
-                arrays = cell(f"svi/{pair}-{label}", both)
+                arrays = cell(f"svi/{pair}-{label.replace(', ', '-').replace(' ', '-')}", both)
                 arms[label] = {x.removeprefix(f"{users}_"): a for x, a in arrays.items() if x.startswith(users)}
                 arms[label]["seconds"] = arrays["seconds"]
             table = {label: measure(arrays, test, arms["Gibbs"]) for label, arrays in arms.items()}
