@@ -31,7 +31,16 @@ def rmse(value: np.ndarray, mean: np.ndarray) -> float:
 
 
 def nlpd_normal(value: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Negative log density of each value under a normal, (row,)."""
+    """Negative log density of each value under a normal, (row,), in nats.
+
+    Examples
+    --------
+    >>> value, mean = np.array([3.0, 3.0]), np.array([3.0, 5.0])
+    >>> nlpd_normal(value, mean, 1.0).round(3)  # a miss by two sds costs two nats more than a hit
+    array([0.919, 2.919])
+    >>> nlpd_normal(value, mean, 2.0).round(3)  # a wider prediction loses less by a miss, and gains less by a hit
+    array([1.612, 2.112])
+    """
     z = (np.asarray(value) - mean) / sd
     return 0.5 * z**2 + np.log(sd) + 0.5 * np.log(2.0 * np.pi)
 
@@ -69,7 +78,15 @@ def clustered_mean(values: np.ndarray, cluster: np.ndarray) -> tuple[float, floa
 def rmse_difference(
     value: np.ndarray, mean_a: np.ndarray, mean_b: np.ndarray, cluster: np.ndarray
 ) -> tuple[float, float]:
-    """RMSE of ``a`` minus RMSE of ``b`` on the same rows, and its clustered standard error (delta method)."""
+    """RMSE of ``a`` minus RMSE of ``b`` on the same rows, and its clustered standard error (delta method).
+
+    Examples
+    --------
+    >>> value, user = np.array([3.0, 4.0, 2.0, 5.0]), np.array([0, 0, 1, 1])
+    >>> difference, se = rmse_difference(value, value + 0.5, value + [1.0, -1.0, 1.0, -1.0], user)
+    >>> difference, se  # every error of a is half of that of b: nothing varies between users
+    (-0.5, 0.0)
+    """
     a, b = (np.asarray(value) - mean_a) ** 2, (np.asarray(value) - mean_b) ** 2
     root_a, root_b = np.sqrt(a.mean()), np.sqrt(b.mean())
     influence = (a - a.mean()) / (2.0 * root_a) - (b - b.mean()) / (2.0 * root_b)
@@ -141,6 +158,10 @@ def ndcg(value: np.ndarray, score: np.ndarray, user: np.ndarray, k: int = 10, fl
     -------
     ndarray, (user,)
         In the order of ``np.unique(user)``; NaN for a user whose values are all equal: any order is right.
+
+    References
+    ----------
+    McSherry and Najork (2008), `mcsherry2008` in docs/references.bib.
 
     Examples
     --------

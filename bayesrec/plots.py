@@ -17,6 +17,7 @@ __all__ = ["calibration", "ranked_list", "source_weights", "verdicts"]
 INK, MUTED, GRID = "#1f2933", "#66727f", "#dfe4ea"
 SOURCE, POPULATION, OWN = "#0b7285", "#adb5bd", "#e8590c"
 VERDICT = {"positive": "#2b8a3e", "negative": "#c92a2a", "undetermined": "#66727f"}
+GIVEN = {"user": "target ratings the user has given", "item": "target ratings the item has received"}
 SERIES = ("#0b7285", "#e8590c", "#5f3dc4", "#2b8a3e")
 
 
@@ -48,6 +49,12 @@ def calibration(pits: Mapping[str, np.ndarray]) -> Any:
     ----------
     pits : mapping of name to ndarray (row,)
         PIT values of held-out rows, a curve for each.
+
+    Examples
+    --------
+    >>> pit = np.random.default_rng(0).uniform(size=500)  # of a model whose intervals are right
+    >>> calibration({"right": pit, "too narrow": np.clip(1.5 * pit - 0.25, 0, 1)}).axes[0].get_ylabel()
+    'share of ratings inside'
     """
     figure, (ax,) = _figure(5.2, 4.6)
     level = np.linspace(0.02, 0.98, 49)
@@ -61,15 +68,24 @@ def calibration(pits: Mapping[str, np.ndarray]) -> Any:
     return figure
 
 
-def source_weights(weights: pd.DataFrame, n_own: np.ndarray) -> Any:
-    """Who a prediction rests on, against the number of the user's own target ratings. Provisional.
+def source_weights(weights: pd.DataFrame, n_own: np.ndarray, *, entity: str = "user") -> Any:
+    """What a prediction rests on, against the number of the user's own target ratings. Provisional.
 
     Parameters
     ----------
     weights : DataFrame
         Of :func:`bayesrec.source_weight`.
     n_own : ndarray of int, (row,)
-        The target ratings each row's user had in training.
+        The target ratings each row's user had in training, or its item where items are shared.
+    entity : {"user", "item"}
+        Which side is shared; the ``entity`` of the data.
+
+    Examples
+    --------
+    >>> weights = pd.DataFrame({"source": [0.7, 0.4], "population": [0.3, 0.2], "target": [0.0, 0.4]})
+    >>> figure = source_weights(weights, np.array([0, 4]))
+    >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    ['0', '3-5']
     """
     figure, (ax,) = _figure(6.4, 4.2)
     edges = np.array([0, 1, 3, 6, 11, 21, 41, 81, 161, 321, 10**9])
@@ -77,13 +93,13 @@ def source_weights(weights: pd.DataFrame, n_own: np.ndarray) -> Any:
     present = np.unique(group)
     labels = [_range(edges[g], edges[g + 1] - 1) for g in present]
     x, bottom = np.arange(len(present)), np.zeros(len(present))
-    names = {"source": "the source", "population": "the target population", "target": "the user's own ratings"}
+    names = {"source": "the source", "population": "the target population", "target": f"the {entity}'s own ratings"}
     for name, color in zip(names, (SOURCE, POPULATION, OWN), strict=True):
         height = np.array([weights[name].to_numpy()[group == g].mean() for g in present])
         ax.bar(x, height, 0.8, bottom=bottom, color=color, label=names[name], edgecolor="white", linewidth=0.8)
         bottom += height
     ax.set_xticks(x, labels)
-    ax.set(ylim=(0, 1), xlabel="target ratings the user has given", ylabel="share of the prediction")
+    ax.set(ylim=(0, 1), xlabel=GIVEN[entity], ylabel="share of the prediction")
     ax.grid(visible=False, axis="x")
     ax.legend(frameon=False, fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     _title(ax, "What a prediction rests on")
@@ -102,6 +118,16 @@ def verdicts(reports: Mapping[str, TransferReport]) -> Any:
     Parameters
     ----------
     reports : mapping of name to TransferReport
+
+    Examples
+    --------
+    >>> import bayesrec as br
+    >>> frame, _ = br.data.synthetic.cross_domain(n_users=40, n_items=(20, 20), n_ratings=(12, 6), rank=1)
+    >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+    >>> method = br.Gibbs(draws=10, warmup=10, chains=4)
+    >>> found = br.assess_transfer(br.models.TransferMF(rank=1), data, method, folds=2, progress=False)
+    >>> [label.get_text() for label in verdicts({"books": found}).axes[0].get_yticklabels()]
+    ['books: cold']
     """
     figure, (ax,) = _figure(6.8, 0.9 + 0.42 * sum(len(r.regimes) for r in reports.values()) + 0.25 * len(reports))
     y, ticks, names = 0.0, [], []
@@ -147,6 +173,14 @@ def ranked_list(table: pd.DataFrame, label: str, title: str, scale: tuple[float,
     title : str
     scale : tuple of float, optional
         Ends of the rating scale; the intervals are drawn inside.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"film": ["Heat", "Alien"], "mean": [4.4, 3.9], "lower": [3.1, 2.5], "upper": [5.7, 5.3],
+    ...                       "source_weight": [0.6, 0.5]})
+    >>> figure = ranked_list(table, label="film", title="For ann", scale=(1.0, 5.0))
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['Heat', 'Alien']
     """
     figure, (ax, side) = _figure(7.6, 0.9 + 0.36 * len(table), 2, gridspec_kw={"width_ratios": [4, 1]}, sharey=True)
     y = np.arange(len(table))

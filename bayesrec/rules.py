@@ -15,6 +15,7 @@ from bayesrec.errors import DataError
 __all__ = ["Rule", "by_name", "lcb", "mean", "prob_best", "thompson", "ucb"]
 
 Rule = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""The type of a rule: draws (draw, user, item) and a generator in, utilities (user, item) out. Stable."""
 
 
 def mean() -> Rule:
@@ -42,7 +43,14 @@ def ucb(width: float = 1.0) -> Rule:
 
 
 def lcb(width: float = 1.0) -> Rule:
-    """Rank by mean minus ``width`` sds: caution, where a bad recommendation costs more than a missed one. Stable."""
+    """Rank by mean minus ``width`` sds: caution, where a bad recommendation costs more than a missed one. Stable.
+
+    Examples
+    --------
+    >>> draws = np.array([[[1.0, 1.5]], [[3.0, 1.5]]])  # the first item is better on average, and less certain
+    >>> lcb()(draws, np.random.default_rng(0))
+    array([[1. , 1.5]])
+    """
     return ucb(-width)
 
 
@@ -80,7 +88,31 @@ def prob_best() -> Rule:
 
 
 def by_name(rule: str | Rule) -> Rule:
-    """Return the rule of a name, or the rule itself."""
+    """Return the rule of a name, or the rule itself. Stable.
+
+    Parameters
+    ----------
+    rule : {"mean", "ucb", "lcb", "thompson", "prob_best"} or Rule
+
+    Returns
+    -------
+    Rule
+
+    Raises
+    ------
+    DataError
+        A name that no rule has; the message lists the names.
+
+    Examples
+    --------
+    >>> draws = np.array([[[1.0, 2.0]], [[3.0, 0.0]]])
+    >>> by_name("mean")(draws, np.random.default_rng(0))
+    array([[2., 1.]])
+    >>> def median(draws, rng):
+    ...     return np.median(draws, axis=0)
+    >>> by_name(median) is median
+    True
+    """
     factories = {"mean": mean, "ucb": ucb, "lcb": lcb, "thompson": thompson, "prob_best": prob_best}
     if callable(rule):
         return rule

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -13,6 +16,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 MODEL_PAGES = {"pmf": "PMF", "collective": "CollectiveMF", "transfer": "TransferMF"}
+BESIDE = ("baselines", "interop", "plots", "testing")  # public modules that `bayesrec.__all__` does not name
+NO_EXAMPLE = {
+    "bayesrec.interop.to_surprise": "needs Surprise, which no extra installs",
+    "bayesrec.interop.lenskit_lists": "needs LensKit, which no extra installs",
+}
 
 
 def blocks():
@@ -48,9 +56,127 @@ def test_model_page_lists_every_site(name):
 
 
 def test_cited_keys_exist():
-    keys = set(re.findall(r"@\w+\{([^,]+),", (ROOT / "docs/references.bib").read_text()))
-    assert len(keys) > 20
-    for page in (ROOT / "docs/models").glob("*.md"):
-        part = page.read_text().split("## References")[-1]
-        for key in re.findall(r"`([a-z]+[0-9]{4}[a-z0-9]*)`", part):
-            assert key in keys, f"{page.name} cites {key}"
+    listed = re.findall(r"@\w+\{([^,]+),", (ROOT / "docs/references.bib").read_text())
+    keys = set(listed)
+    assert len(keys) == len(listed) > 20
+    cite = re.compile(r"`([a-z]+[0-9]{4}[a-z0-9]*)`")
+    cited = {page: cite.findall(page.read_text()) for page in [*PAGES, *(ROOT / "bayesrec").rglob("*.py")]}
+    for page, found in cited.items():
+        assert set(found) <= keys, f"{page.name} cites {sorted(set(found) - keys)}"
+    assert {"mcsherry2008", "tipping1999", "hoffman2014"} <= {key for found in cited.values() for key in found}
+
+
+def test_concept_pictures_say_how_they_were_made():
+    text, script = (ROOT / "docs/concepts.md").read_text(), (ROOT / "docs/figures.py").read_text()
+    drawn = re.findall(r'"(\w+)": \w+[,}]', re.search(r"pictures = (\{.+?\})", script)[1])
+    assert drawn
+    assert {f"concept_{name}.svg" for name in drawn} == {path.name for path in (ROOT / "docs/images").glob("concept_*")}
+    for name in drawn:
+        assert f"(images/concept_{name}.svg)" in text, f"docs/concepts.md does not show {name}"
+        assert f"`python docs/figures.py {name}`" in text, f"docs/concepts.md does not say what made {name}"
+
+
+def names_of(module):
+    """The public names of a module: ``__all__``, or what it defines itself."""
+    own = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+    return list(getattr(module, "__all__", own))
+
+
+def public():
+    """Every public name, as {dotted path: object}, the modules among them."""
+    out = {f"bayesrec.{name}": getattr(br, name) for name in br.__all__}
+    todo = [value for value in out.values() if isinstance(value, ModuleType)]
+    todo += [importlib.import_module(f"bayesrec.{name}") for name in BESIDE]
+    for module in todo:
+        for name in names_of(module):
+            value = getattr(module, name)
+            out[f"{module.__name__}.{name}"] = value
+            if isinstance(value, ModuleType) and value not in todo:
+                todo.append(value)
+    return out
+
+
+def documented():
+    """Every entry of the reference, as {dotted path: object}."""
+    out = {}
+    for page in (ROOT / "docs/api").glob("*.md"):
+        for path in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE):
+            assert path not in out, f"{path} has two entries"
+            home, _, name = path.rpartition(".")
+            value = getattr(importlib.import_module(home), name, None)
+            assert value is not None, f"docs/api/{page.name}: there is no {path}"
+            out[path] = value
+    return out
+
+
+def without_entry(names, entries):
+    """Public names without an entry: one of the same name for the same object, wherever it is defined."""
+    have = {(path.rpartition(".")[2], id(value)) for path, value in entries.items()}
+    return sorted(path for path, value in names.items() if (path.rpartition(".")[2], id(value)) not in have)
+
+
+def without_example(names):
+    """Public functions and classes without an example in their docstring or, for a class, in that of a public method."""
+    out = []
+    for path, value in names.items():
+        if inspect.isclass(value) and issubclass(value, BaseException):
+            continue
+        if inspect.isclass(value):
+            docs = [value.__doc__, *(getattr(value, name).__doc__ for name in vars(value) if not name.startswith("_"))]
+        elif inspect.isfunction(value):
+            docs = [value.__doc__]
+        else:
+            continue
+        if not any(re.search(r"Examples\n\s*--------\n.*>>> ", doc or "", re.DOTALL) for doc in docs):
+            out.append(path)
+    return sorted(out)
+
+
+def test_every_public_name_has_an_entry():
+    missing = without_entry(public(), documented())
+    assert not missing, f"docs/api has no entry for {missing}"
+
+
+def test_every_public_name_has_an_example():
+    missing = set(without_example(public()))
+    assert missing - set(NO_EXAMPLE) == set(), "no example in the docstring"
+    assert set(NO_EXAMPLE) <= missing, "has an example by now: take it off the list"
+
+
+def test_guards_name_what_is_missing():
+    names, entries = public(), documented()
+    gone = {path: value for path, value in entries.items() if not path.endswith((".ucb", ".Interactions", ".holdout"))}
+    lost = ["bayesrec.Interactions", "bayesrec.data.Interactions", "bayesrec.data.split.holdout", "bayesrec.rules.ucb"]
+    assert without_entry(names, gone) == lost
+    other = entries | {"bayesrec.rules.ucb": br.rules.lcb}
+    assert without_entry(names, other) == ["bayesrec.rules.ucb"]
+
+    class Bare:
+        """Nothing to see."""
+
+        def method(self):
+            """Nor here."""
+
+    class Shown:
+        def method(self):
+            """Here.
+
+            Examples
+            --------
+            >>> 1
+            1
+            """
+
+    def prose():
+        """Write ``>>> br.fit`` to fit."""
+
+    assert without_example(
+        {"a.Bare": Bare, "a.Shown": Shown, "a.prose": prose, "a.DataError": br.errors.DataError}
+    ) == [
+        "a.Bare",
+        "a.prose",
+    ]

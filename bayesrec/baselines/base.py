@@ -16,6 +16,17 @@ class Baseline(ABC):
     ----------
     is_rating : bool
         Whether predictions are in rating units; otherwise they only order items.
+
+    Examples
+    --------
+    A baseline of one's own says what it expects; without a ``spread`` it has no predictive density.
+
+    >>> class Indifferent(Baseline):
+    ...     def predict(self, user, item):
+    ...         return np.full(len(user), 3.0)
+    >>> user, item = np.array([0, -1]), np.array([4, 2])
+    >>> Indifferent().predict(user, item), Indifferent().spread(user, item)
+    (array([3., 3.]), array([nan, nan]))
     """
 
     is_rating: bool = True

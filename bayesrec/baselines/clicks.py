@@ -81,6 +81,10 @@ def stacked_ppca(train: Interactions, rank: int = RANK) -> StackedPPCA:
     from the other domains, and shrunk as much as that warrants. Columns are divided by a power of their popularity, so
     that hits do not fill all components. Where items are shared, users and items swap roles. Deterministic.
 
+    References
+    ----------
+    Probabilistic PCA and its EM: Tipping and Bishop (1999), `tipping1999` in docs/references.bib.
+
     Examples
     --------
     >>> from bayesrec.data import synthetic

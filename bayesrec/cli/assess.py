@@ -24,7 +24,9 @@ def assess(
     data: DataOptions,
     model: ModelOptions,
     method: MethodOptions,
-    folds: Annotated[int, typer.Option(help="Parts into which users, or shared items, are split; each is held out once.")] = 5,
+    folds: Annotated[
+        int, typer.Option(help="Parts into which users, or shared items, are split; each is held out once.")
+    ] = 5,
     n_support: Annotated[int, typer.Option(help="Target ratings that a held-out user keeps: 0 is a cold start.")] = 0,
     baseline: Annotated[str, typer.Option(help="pmf, or same: the same model without the source rows.")] = "pmf",
     min_effect: Annotated[float, typer.Option(help="Least difference a rating, in nats, worth a verdict.")] = 0.0,

@@ -42,6 +42,19 @@ class Evaluation:
     pairs : DataFrame
         Paired differences of every model to every simple baseline: split, seed, method, model, metric, baseline,
         difference, difference_se.
+
+    Examples
+    --------
+    >>> import bayesrec as br
+    >>> frame, _ = br.data.synthetic.cross_domain(n_users=40, n_items=(12, 12), n_ratings=(8, 6))
+    >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+    >>> found = br.evaluate(br.models.PMF(rank=1), data, br.Gibbs(draws=5, warmup=5, chains=2), ["cold"])
+    >>> found.table("rmse")["model"].nunique(), found.reference  # the model and six simple rows
+    (7, 'item + user bias')
+    >>> found.behind("rmse")[["model", "baseline"]].values.tolist()  # PMF does not see the source, the SVD does
+    [['PMF', 'SVD stacked']]
+    >>> found.to_markdown(metrics="rmse").splitlines()[0]
+    '**cold: 48 held-out rows of 8 users**'
     """
 
     frame: pd.DataFrame

@@ -46,7 +46,7 @@ class NUTS(Method):
 
     References
     ----------
-    Hoffman and Gelman (2014).
+    Hoffman and Gelman (2014), `hoffman2014` in docs/references.bib.
 
     Examples
     --------

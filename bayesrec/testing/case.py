@@ -62,6 +62,15 @@ class Case:
         Columns user, item, domain and rating; integer user ids below a million. The default suits real-valued ratings.
     target : str
     method : Method
+
+    Examples
+    --------
+    >>> from bayesrec.models import PMF
+    >>> from bayesrec.testing.draws import draws_match_dims
+    >>> case = Case(PMF(rank=1), uses_source=False)
+    >>> case.posterior.n_chains, len(case.target_frame)
+    (2, 104)
+    >>> draws_match_dims(case)  # one of the checks of ModelConformance; it raises where something is wrong
     """
 
     model: Model
