@@ -17,6 +17,7 @@ import pytest
 import bayesrec as br
 import bayesrec.reports
 from bayesrec import plots
+from bayesrec.data.columns import Columns
 from bayesrec.diagnostics import calibration, verdict
 from bayesrec.errors import DataError, MissingExtraError
 from bayesrec.reports import build, facts, report, sections, svg, words
@@ -24,6 +25,7 @@ from bayesrec.reports import build, facts, report, sections, svg, words
 METHOD = br.Gibbs(draws=20, warmup=20, chains=4)
 EVIL = "<script>alert('x')</script>"
 VOID = {"meta", "link", "br", "img"}
+USER, ITEM = words.WORDS["user"], words.WORDS["item"]
 
 
 class Page(HTMLParser):
@@ -146,7 +148,7 @@ def test_cards_and_sentences_carry_the_numbers_of_the_verdict(arms, page):
     found = arms.found
     assert list(found.regimes.index) == ["cold", "few", "warm"]
     for name, row in found.regimes.iterrows():
-        assert f"{words.KIND[name].capitalize()}: {words.RATINGS[name]}" in page.text
+        assert f"{USER.kind[name].capitalize()}: {words.RATINGS[name]}" in page.text
         assert f"{int(row['n_users'])} users, {int(row['n_rows'])} ratings held out" in page.text
         assert words.chance(row["probability"])[1:] in page.text
     kinds = [attrs["class"].split()[1] for attrs in page.having("li") if attrs.get("class", "").startswith("verdict")]
@@ -347,12 +349,12 @@ def test_worth_is_by_kind_of_user(arms):
     assert table["n_rows"].iloc[:3].sum() == table.loc["all", "n_rows"] == len(rows)
     old = facts.worth(verdict.TransferReport(**{**vars(arms.found), "rows": None}))
     assert "rmse" not in old
-    assert sections.worth(old, "books", ("a", "b")).count("<th scope='col'>") == 2
+    assert sections.worth(old, "books", ("a", "b"), USER).count("<th scope='col'>") == 2
 
 
 def planted(delta, n, users):
     per_user = pd.DataFrame({"user": users, "n": n, "delta": delta})
-    return SimpleNamespace(per_user=per_user)
+    return SimpleNamespace(per_user=per_user, entity="user")
 
 
 def test_gains_find_the_group_that_is_harmed():
@@ -374,12 +376,12 @@ def test_gains_find_the_group_that_is_harmed():
     half = facts.Z90 * np.sqrt(20 / 19 * (wobble[:20] ** 2).sum()) / 40
     assert found.groups["high"].iloc[0] == pytest.approx(-0.1 + half)
     assert words.harmed(found) == ["1 to 5"]
-    html = sections.gains(found, "books")
+    html = sections.gains(found, "books", USER)
     assert "Worse with the source: users with 1 to 5 ratings in books" in html
     assert [x for x in ("harmed", "gains") if f"<td>{x}</td>" in html] == ["harmed", "gains"]
     delta[7] = -30.0
     one = facts.gains(planted(delta, np.full(40, 2), np.arange(40)), data)
-    assert one.largest_user == 7
+    assert one.largest_id == 7
     assert one.largest == pytest.approx(30 / np.abs(delta).sum())
     strangers = facts.gains(planted(delta, np.full(40, 2), np.arange(40) + 1000), data)
     assert strangers.groups.index.tolist() == ["none"]
@@ -416,11 +418,15 @@ def test_examples_are_typical_users_with_titles(arms):
 
 def test_titles_belong_to_the_target():
     features = pd.DataFrame({"item": [1, 1], "domain": ["book", "song"], "Name": ["a book", "a song"]})
-    columns = SimpleNamespace(item="item", domain="domain")
-    data = SimpleNamespace(item_features=features, columns=columns, target="song")
+    data = SimpleNamespace(item_features=features, user_features=None, columns=Columns(), target="song")
     assert facts._titles(data) == {1: "a song"}
     data.item_features = features[["item", "domain"]]
     assert facts._titles(data) == {}
+    people = pd.DataFrame({"user": [5], "name": ["ann"]})
+    shared = SimpleNamespace(
+        item_features=people, user_features=features[:1], columns=Columns().transposed(), target="song"
+    )
+    assert facts._titles(shared) == {1: "a book"}, "a shared item has one title in all domains"
 
 
 def test_coverage_is_counted_by_kind():
@@ -429,7 +435,7 @@ def test_coverage_is_counted_by_kind():
     assert list(curves) == ["cold", "warm"]
     at = {round(level, 3): k for k, level in enumerate(facts.LEVELS)}
     assert [curves["cold"][at[x]] for x in (0.0, 0.5, 1.0)] == [0.5, 0.5, 1.0]
-    assert facts.inside(rows, 0.9)[0] == pytest.approx(1 / 3)
+    assert facts.inside(rows, 0.9, "user")[0] == pytest.approx(1 / 3)
 
 
 def test_sizes_of_the_domains(arms):
@@ -449,6 +455,194 @@ def test_predictions_are_told_from_inner_quantities():
     found = facts.chains(SimpleNamespace(diagnostics=lambda: table))
     assert (found.rhat, found.ess, found.n, found.bad, found.inner, found.inner_bad) == (1.3, 40.0, 2, 1, 2, 1)
     assert found.worst["quantity"].tolist()[:2] == ["noise[x]", "prediction[b, 2]"]
+
+
+# shared items
+
+
+def turned(frame):
+    """The same table with users and items in each other's columns."""
+    return frame.rename(columns={"user": "item", "item": "user"})
+
+
+@pytest.fixture(scope="module")
+def mirror(arms, tmp_path_factory):
+    """The fits of ``arms`` on the turned table with shared items: to the models nothing changes but the names."""
+    films = pd.DataFrame({"item": arms.train.users.ids, "domain": "books <b>"})
+    films["name"] = "film " + films["item"].astype(str)
+    train = br.Interactions.from_frame(
+        turned(arms.train.to_frame()), target="music & more", value="value", shared="items", item_features=films
+    )
+    test = turned(arms.test)
+    arm = br.fit(br.models.TransferMF(rank=1), train, METHOD, progress=False)
+    bare = br.fit(br.models.PMF(rank=1), train, METHOD, progress=False)
+    with facts.quiet(br.errors.NegativeTransferWarning):
+        found = br.negative_transfer(arm, bare, test)
+    path = tmp_path_factory.mktemp("mirror") / "report.html"
+    text = report(arm, path, without=bare, test=test, progress=False).read_text(encoding="utf-8")
+    return SimpleNamespace(arm=arm, bare=bare, test=test, train=train, found=found, text=text)
+
+
+def parts(text):
+    """Head of the page and its sections, by heading; style and foot left out."""
+    body = re.sub("<style>.*?</style>|</main>.*", "", text, flags=re.DOTALL)
+    head, *rest = body.split("<h2>")
+    return {"": head} | dict(part.split("</h2>", 1) for part in rest)
+
+
+def test_shared_items_change_words_and_no_number(text, mirror):
+    """Every number of text and pictures, in order; the two tables with columns of users and items in any order."""
+    one, other = parts(text), parts(mirror.text)
+    assert list(one) == list(other)
+    for heading in set(one) - {"Examples"}:
+        ours, theirs = (re.findall(r"\d[\d.,]*", part[heading]) for part in (one, other))
+        turn = sorted if heading in ("The data", "Did the computation converge?") else list
+        assert len(ours) > 0 or heading == "What this page cannot say"
+        assert turn(ours) == turn(theirs), heading
+
+
+def test_every_sentence_about_shared_items_says_item(mirror):
+    """People are named where people are meant, with their ids; nowhere else does the page say user in words of its own."""
+    for heading, part in parts(mirror.text).items():
+        assert "{" not in part, heading
+        said = Page(f"<div>{part}</div>").text if heading else part
+        said += " ".join(re.findall('aria-label="(.*?)"', part))
+        for phrase in (verdict.CHOICE, ITEM.roles, "pairs of user and item", "ratingsusersitems"):
+            said = said.replace(phrase, "")
+        said = re.sub(r"user \d+|user_\w+", "", said)
+        if heading != "Examples":
+            assert not re.findall("(?i).{0,20}(?:user|beginner|newcomer|regulars|people|shared account).{0,20}", said)
+    page = Page(mirror.text)
+    assert page.headings[0] == (1, "Should books <b> feed recommendations for music & more?")
+    for name, row in mirror.found.regimes.iterrows():
+        assert f"{ITEM.kind[name].capitalize()}: {words.RATINGS[name]}" in page.text
+        assert f"{int(row['n_users'])} items, {int(row['n_rows'])} ratings held out" in page.text
+    labels = [attrs["aria-label"] for _, attrs in page.tags if "aria-label" in attrs]
+    assert "Verdict for each kind of item" in labels
+    assert sum("the item's own ratings" in label for label in labels) == len(facts.weights(mirror.arm))
+    assert any(label.startswith("Histogram of items") for label in labels)
+    assert "Different groups are different items" in page.text
+    assert "ratings of one item count as one piece" in page.text
+
+
+def test_errors_are_clustered_by_the_shared_side(arms, mirror):
+    def clustered(influence, cluster):
+        sums = pd.Series(influence).groupby(np.asarray(cluster)).sum()
+        return np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(influence)
+
+    rows = mirror.found.rows
+    assert (rows["item"].nunique(), rows["user"].nunique()) == (len(mirror.found.per_user), 25)
+    hit = rows["pit"].between(0.05, 0.95).astype(float)
+    share, se = facts.inside(rows, 0.9, mirror.found.entity)
+    assert (share, se) == pytest.approx((hit.mean(), clustered(hit - hit.mean(), rows["item"])))
+    assert abs(se / clustered(hit - hit.mean(), rows["user"]) - 1) > 0.02, "the other side gives another number"
+    a, b = ((rows["value"] - rows[c]) ** 2 for c in ("mean", "mean_without"))
+    influence = (a - a.mean()) / (2 * np.sqrt(a.mean())) - (b - b.mean()) / (2 * np.sqrt(b.mean()))
+    table = facts.worth(mirror.found)
+    assert table.loc["all", "change_se"] == pytest.approx(clustered(influence, rows["item"]))
+    pd.testing.assert_frame_equal(table, facts.worth(arms.found))
+    pd.testing.assert_frame_equal(facts.weights(mirror.arm), facts.weights(arms.arm))
+    ours, theirs = facts.gains(arms.found, arms.arm.data), facts.gains(mirror.found, mirror.arm.data)
+    pd.testing.assert_frame_equal(ours.groups, theirs.groups)
+    assert (ours.largest, ours.largest_id) == (theirs.largest, theirs.largest_id)
+
+
+@pytest.mark.parametrize(("side", "sure"), [("mirror", False), ("arms", True)])
+def test_the_page_doubts_intervals_by_clusters_of_the_shared_side(request, tmp_path, side, sure):
+    """Two of ten items miss every rating: little evidence if items are the clusters, plenty if each user misses two."""
+    given = request.getfixturevalue(side)
+    user, item = np.divmod(np.arange(100), 10)
+    rows = pd.DataFrame(
+        {"user": user, "item": item, "n_own": user, "pit": np.where(item < 2, 0.999, 0.5), "value": 3.0}
+    )
+    found = dataclasses.replace(given.found, rows=rows.assign(mean=3.5, mean_without=3.6, sd=1.0))
+    said = Page(report(given.arm, tmp_path / "r.html", verdict=found).read_text()).text
+    assert "promise 90%, 80% held the rating" in said
+    assert ("The intervals mean what they say" in said, "Do not show the intervals" in said) == (not sure, sure)
+
+
+def test_held_out_rows_alone_count_the_ratings_of_items(mirror):
+    rows = build._held_out(mirror.arm, mirror.test, None)
+    train = mirror.train.to_frame()
+    n = train[train["domain"] == "music & more"].groupby("item").size()
+    assert rows["n_own"].tolist() == n.reindex(rows["item"], fill_value=0).tolist()
+    assert rows["n_own"].tolist() == mirror.found.rows["n_own"].tolist()
+
+
+def test_examples_are_people_where_items_are_shared(mirror):
+    """Ten of the target's users keep 1 to 5 ratings; those of the source have the same ids and are nobody's example."""
+    rows = mirror.train.to_frame()
+    target = rows["domain"] == "music & more"
+    nth = rows.groupby(["domain", "user"]).cumcount()
+    rows = rows[~target | (rows["user"] >= 10) | (nth <= rows["user"] // 2)]
+    films = mirror.train.item_features
+    data = br.Interactions.from_frame(rows, target="music & more", value="value", shared="items", item_features=films)
+    tiny = br.Gibbs(draws=8, warmup=8, chains=2)
+    arm, bare = (br.fit(model(rank=1), data, tiny, progress=False) for model in (br.models.TransferMF, br.models.PMF))
+    found, own = facts.examples(arm), rows[rows["domain"] == data.target].groupby("user").size()
+    assert [(e.regime, e.n_own) for e in found] == [("few", 3), ("warm", np.sort(own[own > 5])[(own > 5).sum() // 2])]
+    html = build._examples(arm, "books <b>", "music & more", ITEM)
+    part = Page(f"<div>{html}</div>").text
+    for one in found:
+        assert (one.n_own, one.n_source) == (own[one.user], 0)
+        wanted = br.recommend(arm, [one.user], n=facts.LIST)
+        assert one.items["item"].tolist() == [f"film {id_}" for id_ in wanted["item"]]
+        assert one.items["source_weight"].tolist() == wanted["source_weight"].tolist()
+        assert f"{USER.kind[one.regime].capitalize()}: user {one.user}{one.n_own} ratings in music & more" in part
+    assert "in the middle of the kind by number of ratings" in part
+    assert part.count("source share") == 2
+    assert [e.items.columns.tolist() for e in facts.examples(bare)] == [["item", "mean", "lower", "upper"]] * 2
+
+
+def test_sizes_are_of_users_and_items_as_the_caller_knows_them(arms, mirror):
+    table, other = facts.domains(mirror.arm.data), facts.domains(arms.arm.data)
+    frame = mirror.train.to_frame()
+    for side in ("user", "item"):
+        assert table[f"{side}s"].tolist() == frame.groupby("domain")[side].nunique().loc[table["domain"]].tolist()
+    items = frame.groupby("domain")["item"].agg(set)
+    assert table["shared"].iloc[0] == len(items["books <b>"] & items["music & more"])
+    same = ["domain", "role", "ratings", "density", "shared", "mean"]
+    pd.testing.assert_frame_equal(table[same], other[same])
+    assert "<th scope='col'>items also in music &amp; more</th>" in mirror.text
+
+
+@pytest.mark.parametrize("case", ["no verdict", "test alone", "no source", "no ratings", "folds"])
+def test_other_pages_with_shared_items(mirror, tmp_path, monkeypatch, case):
+    arm, options = mirror.arm, {"folds": 0}
+    if case == "test alone":
+        options["test"] = mirror.test
+    elif case == "no source":
+        arm = mirror.bare
+    elif case == "no ratings":
+        arm, options = br.load(arm.save(tmp_path / "model", data=False)), {"verdict": mirror.found}
+    elif case == "folds":
+        monkeypatch.setattr(build, "assess_transfer", lambda *args, **options: mirror.found)
+        options = {"folds": 3}
+    said = Page(report(arm, tmp_path / "r.html", progress=False, **options).read_text()).text
+    assert "{" not in said
+    assert {
+        "no verdict": "whether ratings from books <b> help predictions for music & more was not tested",
+        "test alone": f"({len(mirror.test):,} held-out ratings)",
+        "no source": "Predictions for music & more",
+        "no ratings": "tested items were predicted better",
+        "folds": "3 folds of items",
+    }[case] in said
+    assert not re.search("newcomers|beginners|tested users|folds of users", said)
+
+
+def test_a_verdict_on_the_other_side_is_refused(arms, mirror, tmp_path):
+    with pytest.raises(DataError, match="verdict is about shared items, the posterior shares users"):
+        report(arms.arm, tmp_path / "r.html", verdict=mirror.found)
+
+
+@pytest.mark.parametrize("entity", ["user", "item"])
+def test_plots_name_the_shared_side(entity):
+    weights = pd.DataFrame({"source": [0.7, 0.4], "population": [0.3, 0.2], "target": [0.0, 0.4]})
+    (ax,) = plots.source_weights(weights, np.array([0, 4]), entity=entity).axes
+    other = {"user": "item", "item": "user"}[entity]
+    said = " ".join([ax.get_xlabel(), *(t.get_text() for t in ax.get_legend().get_texts())])
+    assert said.count(entity) == 2
+    assert other not in said
 
 
 # words
@@ -483,7 +677,7 @@ def table(cold="positive", few=None, warm=None, whole="positive", **more):
     ],
 )
 def test_the_verdict_in_one_sentence(found, want):
-    assert words.headline(found, "books", "music") == want
+    assert words.headline(found, "books", "music", USER) == want
 
 
 @pytest.mark.parametrize(
@@ -502,7 +696,8 @@ def test_chances_in_words(probability, want):
     assert words.chance(probability) == want
 
 
-def test_every_reason_of_a_verdict_has_plain_words():
+@pytest.mark.parametrize("entity", ["user", "item"])
+def test_every_reason_of_a_verdict_has_plain_words(entity):
     """The reasons are those that the judge can give: none may reach the page with its nats."""
     rng = np.random.default_rng(0)
     seen = set()
@@ -510,13 +705,14 @@ def test_every_reason_of_a_verdict_has_plain_words():
         noise = rng.normal(0, sd, n)
         frame = pd.DataFrame({"delta": mean + noise - noise.mean(), "n": 1})
         part = SimpleNamespace(user=np.arange(n), with_chains=np.zeros((1, n)), without_chains=np.zeros((1, n)))
-        found = verdict._judge([frame], [part], [np.ones(n, dtype=bool)], least, 0)
+        found = verdict._judge([frame], [part], [np.ones(n, dtype=bool)], least, 0, entity)
         plain = words.reason(found.reason)
         assert plain
         assert "nat" not in plain.split()
         seen.add(plain)
     assert len(seen) == 4
-    assert words.reason("one user decides: without the user ...") == "one user decides it"
+    assert words.reason(f"one {entity} decides: without the {entity} ...") == f"one {entity} decides it"
+    assert f"only 9 {entity}s" in " ".join(seen)
 
 
 def chains(rhat=1.01, ess=400.0, bad=0, inner=0):
@@ -567,8 +763,8 @@ def gain(largest=0.05, high=0.1):
     return facts.Gains(np.zeros(2), 0.5, largest, EVIL, groups)
 
 
-def advise(found=None, gained=None, chain=None, covered=(0.9, 0.01), has_source=True):
-    out = words.advice(found, gained, chain or chains(), covered, "books", "music", has_source)
+def advise(found=None, gained=None, chain=None, covered=(0.9, 0.01), has_source=True, w=USER):
+    out = words.advice(found, gained, chain or chains(), covered, "books", w, has_source)
     return "\n".join(out)
 
 
@@ -592,6 +788,26 @@ def test_advice_follows_from_the_numbers():
     assert "Do not show the intervals" in advise(table(), covered=(0.7, 0.01))
     assert "Do not switch ratings of books on" in advise()
     assert "uses no source" in advise(has_source=False)
+
+
+def test_the_two_tables_of_words_are_told_apart():
+    """Every rule of the advice at once: same numbers for items, and users only where people are meant."""
+    seen = {}
+    for w in (USER, ITEM):
+        mixed = table("negative", "undetermined", None, "negative", delta_per_row=0.0, se=0.1)
+        few = table("undetermined", "positive", "positive", reason="only 3, at least 30 are needed")
+        lines = advise(mixed, gain(0.4, -0.1), covered=(0.7, 0.01), w=w) + advise(few, w=w)
+        whole = table("undetermined", "undetermined", whole="negative")
+        seen[w.one] = lines + words.headline(whole, "books", "music", w) + words.headline(None, "books", "music", w)
+    said = seen["item"].replace(EVIL, "").replace("Do not show the intervals to users", "")
+    assert "user" not in said
+    assert "Look at item : 40% of all differences come from this one item, perhaps one id for" in said
+    assert "Keep an eye on items with 1 to 5 ratings" in said
+    assert "for no kind of item alone" in said
+    assert re.findall(r"\d+", seen["item"]) == re.findall(r"\d+", seen["user"])
+    for name in ("one", "many", "left", "compromise", "perhaps", "ordered", "also"):
+        assert getattr(USER, name) != getattr(ITEM, name)
+    assert USER.kind.keys() == ITEM.kind.keys() == words.RATINGS.keys()
 
 
 # drawings

@@ -23,7 +23,7 @@ LONG = "a name without any place to break it " + "x" * 80
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A page with a verdict and one without a source; long names of items and domains."""
+    """Pages with a verdict, for shared users and shared items, and without a source; long names of items and domains."""
     folder = tmp_path_factory.mktemp("pages")
     frame, _ = br.data.synthetic.cross_domain(n_users=90, n_items=(30, 25), n_ratings=(12, 10), rank=1, n_cold=5)
     frame["item"] = np.where(frame["item"] < 12, "short ", LONG) + frame["item"].astype(str)
@@ -35,8 +35,18 @@ def pages(tmp_path_factory):
     bare = br.fit(br.models.PMF(rank=1), train, method, progress=False)
     with facts.quiet(br.errors.NegativeTransferWarning):
         full = report(arm, folder / "full.html", without=bare, test=cold, progress=False)
+    names = {"user": "item", "item": "user"}
+    films = br.Interactions.from_frame(
+        train.to_frame().rename(columns=names), target="music", value="value", shared="items"
+    )
+    other = br.fit(br.models.TransferMF(rank=1), films, method, progress=False)
+    other_bare = br.fit(br.models.PMF(rank=1), films, method, progress=False)
+    with facts.quiet(br.errors.NegativeTransferWarning):
+        held_out = cold.to_frame().rename(columns=names)
+        items = report(other, folder / "items.html", without=other_bare, test=held_out, progress=False)
     return {
         "full": full,
+        "items": items,
         "pmf": report(bare, folder / "pmf.html", test=cold),
         "none": report(arm, folder / "n.html", folds=0),
     }
@@ -80,7 +90,7 @@ WIDER = """() => [...document.querySelectorAll('body *')].filter(e => !e.closest
 
 
 @pytest.mark.parametrize("width", [360, 390, 768, 1280])
-@pytest.mark.parametrize("name", ["full", "pmf", "none"])
+@pytest.mark.parametrize("name", ["full", "items", "pmf", "none"])
 def test_no_page_is_wider_than_its_screen(pages, show, name, width):
     page = show(pages[name], width)
     for opened in (False, True):

@@ -86,7 +86,7 @@ def report(
     """
     path = Path(path)
     _check(posterior, path, verdict, without, test, folds)
-    data = posterior.data
+    data, w = posterior.data, words.WORDS[posterior.data.entity]
     has_source, has_rows = bool(data.sources), bool(len(data))
     origin = "computed before and given to this page"
     with facts.quiet(NegativeTransferWarning):
@@ -94,11 +94,11 @@ def report(
             verdict, origin = negative_transfer(posterior, without, test), "two fits compared on the given test ratings"
         elif verdict is None and folds and has_source and has_rows:
             verdict = assess_transfer(posterior.model, data, method or posterior.method, folds=folds, progress=progress)
-            origin = f"{folds} folds of users, each predicted by fits that never saw their ratings in the target"
+            origin = f"{folds} folds of {w.many}, each predicted by fits that never saw their ratings in the target"
     rows = _held_out(posterior, test, verdict)
     content = _body(posterior, verdict, rows, origin)
-    plain = f"Should {_names(data.sources)} feed recommendations of {data.target}?"
-    name = title or (plain if has_source else f"Predictions of {data.target}")
+    plain = f"Should {_names(data.sources)} feed recommendations {w.of_target} {data.target}?"
+    name = title or (plain if has_source else f"Predictions {w.of_target} {data.target}")
     write(path, document(name, content, f"Made by bayesrec {_version()} on {datetime.date.today():%d %B %Y}."))
     return path
 
@@ -112,6 +112,11 @@ def _check(posterior: Any, path: Path, verdict: Any, without: Any, test: Any, fo
         raise DataError("verdict and without both ask for a verdict; give one of the two.")
     if without is not None and test is None:
         raise DataError("without needs test: the held-out target rows on which the two fits are compared.")
+    if verdict is not None and verdict.entity != posterior.data.entity:
+        raise DataError(
+            f"the verdict is about shared {verdict.entity}s, the posterior shares {posterior.data.entity}s; "
+            "give a verdict on the same data."
+        )
     if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 0 or folds == 1:
         raise DataError(f"folds must be 0 (no verdict) or a whole number of at least 2, not {folds!r}")
     if path.is_dir():
@@ -127,7 +132,7 @@ def _held_out(posterior: Posterior, test: Any, verdict: TransferReport | None) -
     if test is None:
         return None
     rows = forecast(posterior, test)
-    code = posterior.data.users.encode(pd.Index(rows["user"]))
+    code = posterior.data.users.encode(pd.Index(rows[posterior.data.entity]))
     own = facts.counts(posterior.data)[0]
     return rows.assign(n_own=np.where(code >= 0, own[code], 0))
 
@@ -147,54 +152,57 @@ def _version() -> str:
 
 def _body(posterior: Posterior, verdict: TransferReport | None, rows: pd.DataFrame | None, origin: str) -> str:
     """Everything between the title and the foot."""
-    data = posterior.data
+    data, w = posterior.data, words.WORDS[posterior.data.entity]
     source, target = _names(data.sources), str(data.target)
     judged = bool(data.sources) or verdict is not None
     found = None if verdict is None else facts.worth(verdict)
     gain = None if verdict is None else facts.gains(verdict, data)
     agreed = facts.chains(posterior)
-    covered = None if rows is None else facts.inside(rows, 0.9)
+    covered = None if rows is None else facts.inside(rows, 0.9, w.one)
     none = sections.p("Not tested: no held-out ratings were given.")
-    todo = words.advice(found, gain, agreed, covered, source, target, judged)
-    lists = _examples(posterior, source, target)
+    todo = words.advice(found, gain, agreed, covered, source, w, judged)
+    lists = _examples(posterior, source, target, w)
     parts = {
-        "What the source is worth": _worth(posterior, verdict, found, source) if judged else "",
-        "Who gains and who is harmed": "" if gain is None else sections.gains(gain, source),
-        "Can the intervals be trusted?": none if rows is None else sections.calibration(rows),
+        "What the source is worth": _worth(posterior, verdict, found, source, w) if judged else "",
+        "Who gains and who is harmed": "" if gain is None else sections.gains(gain, source, w),
+        "Can the intervals be trusted?": none if rows is None else sections.calibration(rows, w),
         "Examples": lists,
         "Did the computation converge?": sections.chains(
-            agreed, posterior.n_chains == 1, type(posterior.method).__name__ == "SVI"
+            agreed, posterior.n_chains == 1, type(posterior.method).__name__ == "SVI", w
         ),
-        "The data": sections.domains(facts.domains(data), target) if len(data) else sections.p(NO_RATINGS, "note"),
+        "The data": sections.domains(facts.domains(data), target, w) if len(data) else sections.p(NO_RATINGS, "note"),
         "What to do now": "<ol class='do' id='do'>" + "".join(f"<li>{escape(text)}</li>" for text in todo) + "</ol>",
         "What this page cannot say": sections.p(CHOICE),
         "How this page was made": _made(posterior, verdict, origin),
     }
     if judged:
-        top = sections.p(words.headline(found, source, target), "answer") + sections.cards(found)
+        top = sections.p(words.headline(found, source, target, w), "answer") + sections.cards(found, w)
     else:
         name = type(posterior.model).__name__
         top = sections.p(f"{name} predicts {target} from {target} alone: there is no source to judge.", "answer")
     return top + "".join(f"<h2>{escape(heading)}</h2>{content}" for heading, content in parts.items() if content)
 
 
-def _worth(posterior: Posterior, verdict: TransferReport | None, found: pd.DataFrame | None, source: str) -> str:
+def _worth(
+    posterior: Posterior, verdict: TransferReport | None, found: pd.DataFrame | None, source: str, w: words.Words
+) -> str:
     if verdict is None or found is None:
         out = sections.p("Not tested: no verdict was asked for.")
     else:
-        out = sections.worth(found, source, verdict.labels)
+        out = sections.worth(found, source, verdict.labels, w)
     if not len(posterior.data):
         return out + sections.p(NO_RATINGS, "note")
     share = facts.weights(posterior) if posterior.data.sources else None
-    return out if share is None else out + sections.weights(share)
+    return out if share is None else out + sections.weights(share, w)
 
 
-def _examples(posterior: Posterior, source: str, target: str) -> str:
+def _examples(posterior: Posterior, source: str, target: str, w: words.Words) -> str:
     data = posterior.data
     if not len(data):
         return sections.p(NO_RATINGS, "note")
     value, lists = data.value[data.is_target], facts.examples(posterior)
-    return sections.examples(lists, (float(value.min()), float(value.max())), source, target) if lists else ""
+    scale = (float(value.min()), float(value.max()))
+    return sections.examples(lists, scale, source, target, w) if lists else ""
 
 
 def _made(posterior: Posterior, verdict: TransferReport | None, origin: str) -> str:

@@ -1,4 +1,7 @@
-"""What goes into a report: numbers and tables, no words and no HTML. Internal."""
+"""What goes into a report: numbers and tables, no words and no HTML. Internal.
+
+Users are the shared side here, as they are to the models: where items are shared, they stand in the users' place.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from bayesrec.diagnostics.verdict import regime_of
 from bayesrec.errors import ConvergenceWarning, DataWarning, UnsupportedMethodError
 from bayesrec.metrics import clustered_mean, rmse, rmse_difference
 from bayesrec.posterior import Posterior, convergence
-from bayesrec.ranking import recommend
+from bayesrec.ranking import recommend, sides
 
 __all__ = ["Chains", "Example", "Gains", "chains", "domains", "examples", "gains", "weights", "worth"]
 
@@ -41,7 +44,7 @@ class Gains:
         Log-score difference a rating, for each user.
     better : float
         Share of users above zero.
-    largest, largest_user : float, id
+    largest, largest_id : float, id
         Share of the sum of absolute differences that one user carries, and who that is.
     groups : DataFrame or None
         By number of source ratings: users, delta (a rating), low, high (90%), better.
@@ -50,7 +53,7 @@ class Gains:
     values: np.ndarray
     better: float
     largest: float
-    largest_user: Any
+    largest_id: Any
     groups: pd.DataFrame | None
 
 
@@ -81,7 +84,7 @@ class Chains:
 
 @dataclass(frozen=True)
 class Example:
-    """A list for one user: columns item, mean, lower, upper, source_weight."""
+    """A list for one user, never an item: columns item, mean, lower, upper and, with a source, source_weight."""
 
     regime: str
     user: Any
@@ -119,15 +122,16 @@ def worth(report: TransferReport) -> pd.DataFrame:
         if rows is not None:
             part = rows if name == "all" else rows[regime == name]
             y, a, b = (part[c].to_numpy() for c in ("value", "mean", "mean_without"))
-            difference, se = rmse_difference(y, a, b, part["user"].to_numpy())
+            difference, se = rmse_difference(y, a, b, part[report.entity].to_numpy())
             out[name] |= {"rmse": rmse(y, a), "rmse_without": rmse(y, b), "change": difference, "change_se": se}
     return pd.DataFrame.from_dict(out, orient="index")
 
 
-def counts(data: Interactions) -> tuple[np.ndarray, np.ndarray]:
-    """Target and source ratings of each user, (user,) each."""
-    own = np.bincount(data.user[data.is_target], minlength=data.n_users)
-    return own, np.bincount(data.user[~data.is_target], minlength=data.n_users)
+def counts(data: Interactions, role: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Target and source ratings of each user (role 0) or item (role 1) of the model, (user,) or (item,) each."""
+    code, n = ((data.user, data.n_users), (data.item, data.n_items))[role]
+    own = np.bincount(code[data.is_target], minlength=n)
+    return own, np.bincount(code[~data.is_target], minlength=n)
 
 
 def span(edges: tuple[int, ...], k: int) -> str:
@@ -146,14 +150,13 @@ def gains(report: TransferReport, data: Interactions) -> Gains:
     top = int(np.argmax(size))
     groups = None
     if len(data) and data.sources:
-        code = data.users.encode(pd.Index(users["user"]))
+        code = data.users.encode(pd.Index(users[report.entity]))
         n_source = np.where(code >= 0, counts(data)[1][code], 0)
         group = np.digitize(n_source, SOURCE_EDGES) - 1
         table = {span(SOURCE_EDGES, k): _group(delta[group == k], n[group == k]) for k in np.unique(group)}
         groups = pd.DataFrame.from_dict(table, orient="index")
-    return Gains(
-        delta / n, float((delta > 0).mean()), float(size[top] / (size.sum() or 1.0)), users["user"].iloc[top], groups
-    )
+    largest, who = float(size[top] / (size.sum() or 1.0)), users[report.entity].iloc[top]
+    return Gains(delta / n, float((delta > 0).mean()), largest, who, groups)
 
 
 def _group(delta: np.ndarray, n: np.ndarray) -> dict[str, float]:
@@ -194,42 +197,45 @@ def _cells(data: Interactions, user: np.ndarray, item: np.ndarray) -> pd.DataFra
 def examples(posterior: Posterior) -> list[Example]:
     """A list for one user of each kind: the one in the middle of their kind by number of source ratings.
 
-    The middle, not the best: an example that was picked for its looks would say nothing.
+    The middle, not the best: an example that was picked for its looks would say nothing. Where items are shared, no
+    user of the target has source ratings, and the number of target ratings takes their place.
     """
-    data = posterior.data
-    own, n_source = counts(data)
-    kind = regime_of(own)
+    data, people = posterior.data, sides(posterior)[0]
+    own, n_source = counts(data, data.columns.sides.index("user"))
+    kind, order = regime_of(own), own if data.columns.swapped else n_source
+    _, thing = data.columns.ids(data.columns.user, data.columns.item)
     names = _titles(data)
     out: list[Example] = []
     for regime in REGIMES:
-        here = np.flatnonzero((kind == regime) & (n_source > 0 if data.sources else own > 0))
+        here = np.flatnonzero((kind == regime) & ((order if data.sources else own) > 0))
         if not len(here):
             continue
-        user = int(here[np.argsort(n_source[here], kind="stable")[len(here) // 2]])
+        user = int(here[np.argsort(order[here], kind="stable")[len(here) // 2]])
+        id_ = people.decode(np.array([user]))
         try:
             with quiet(DataWarning):
-                answer = recommend(posterior, data.users.decode(np.array([user])), n=LIST)
+                answer = recommend(posterior, id_, n=LIST)
         except UnsupportedMethodError:
             return out
-        ids = list(answer[data.columns.item].to_numpy())
-        table = pd.DataFrame({"item": [names.get(i, str(i)) for i in ids]})
-        for name in ("mean", "lower", "upper", "source_weight"):
+        table = pd.DataFrame({"item": [names.get(i, str(i)) for i in answer[thing].to_numpy()]})
+        for name in ("mean", "lower", "upper", *(["source_weight"] if data.sources else [])):
             table[name] = np.asarray(answer[name], dtype=float)
-        out.append(Example(regime, data.users.decode(np.array([user]))[0], int(own[user]), int(n_source[user]), table))
+        out.append(Example(regime, id_[0], int(own[user]), int(n_source[user]), table))
     return out
 
 
 def _titles(data: Interactions) -> dict[Any, str]:
-    """Titles of items, if the item features came with a column ``title`` or ``name``."""
-    features, names = data.item_features, data.columns
+    """Titles of the caller's items, if their features came with a column ``title`` or ``name``."""
+    names, role = data.columns, data.columns.sides.index("item")
+    features, own = ((data.user_features, names.user), (data.item_features, names.item))[role]
     columns = list(getattr(features, "columns", ()))
     column = next((c for c in columns if str(c).lower() in ("title", "name")), None)
-    if column is None or names.item not in columns:
+    if column is None or own not in columns:
         return {}
     keep = [True] * len(features)
-    if names.domain in columns:  # an id may stand for another item in another domain
+    if names.domain in columns and not names.swapped:  # an id may stand for another item in another domain
         keep = [domain == data.target for domain in features[names.domain]]
-    pairs = zip(features[names.item], features[column], keep, strict=True)
+    pairs = zip(features[own], features[column], keep, strict=True)
     return {item: str(title) for item, title, here in pairs if here}
 
 
@@ -254,14 +260,14 @@ def curves(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     return {name: coverage(pit[kind == name], LEVELS) for name in REGIMES if (kind == name).any()}
 
 
-def inside(rows: pd.DataFrame, level: float) -> tuple[float, float]:
-    """Share of held-out ratings inside their interval of ``level``, and its standard error, clustered by user."""
+def inside(rows: pd.DataFrame, level: float, entity: str) -> tuple[float, float]:
+    """Share of held-out ratings inside their interval of ``level``, and its standard error, clustered by entity."""
     hit = np.abs(2.0 * rows["pit"].to_numpy() - 1.0) <= level
-    return clustered_mean(hit.astype(float), rows["user"].to_numpy())
+    return clustered_mean(hit.astype(float), rows[entity].to_numpy())
 
 
 def domains(data: Interactions) -> pd.DataFrame:
-    """Sizes of each domain."""
+    """Sizes of each domain: users and items as the caller knows them, and how many of the shared side are in the target."""
     target = np.unique(data.user[data.is_target])
     out = []
     for k, name in enumerate(data.domains):
@@ -272,8 +278,8 @@ def domains(data: Interactions) -> pd.DataFrame:
                 "domain": str(name),
                 "role": "target" if k == len(data.domains) - 1 else "source",
                 "ratings": int(rows.sum()),
-                "users": len(users),
-                "items": len(items),
+                f"{data.columns.sides[0]}s": len(users),
+                f"{data.columns.sides[1]}s": len(items),
                 "density": rows.sum() / max(len(users) * len(items), 1),
                 "shared": len(np.intersect1d(users, target)),
                 "mean": float(data.value[rows].mean()) if rows.any() else np.nan,

@@ -11,10 +11,9 @@ from bayesrec.posterior.convergence import RHAT_LIMIT
 from bayesrec.reports import facts, svg, words
 from bayesrec.reports.facts import Chains, Example, Gains
 from bayesrec.reports.page import table
+from bayesrec.reports.words import Words
 
 __all__ = ["calibration", "cards", "chains", "domains", "examples", "gains", "made", "weights", "worth"]
-
-INFORMANTS = {"source": "the source", "population": "what is usual in the target", "own": "the user's own ratings"}
 
 
 def p(text: str, kind: str = "") -> str:
@@ -32,8 +31,8 @@ def figure(content: str, caption: str) -> str:
     return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def cards(found: pd.DataFrame | None) -> str:
-    """A card for each kind of user."""
+def cards(found: pd.DataFrame | None, w: Words) -> str:
+    """A card for each kind of user or item."""
     out = ""
     for name, ratings in words.RATINGS.items():
         kind, call, detail = "untested", "not tested", "This page says nothing about them."
@@ -41,25 +40,26 @@ def cards(found: pd.DataFrame | None) -> str:
             row = found.loc[name]
             kind, call = row["verdict"], words.SAYS[row["verdict"]]
             chance = words.chance(row["probability"])
-            detail = f"{chance[0].upper()}{chance[1:]}. {int(row['n_users']):,} users, {int(row['n_rows']):,} ratings held out."
+            detail = f"{chance[0].upper()}{chance[1:]}. {int(row['n_users']):,} {w.many}, "
+            detail += f"{int(row['n_rows']):,} ratings held out."
             if row["reason"]:
                 detail += f" Why undetermined: {words.reason(row['reason'])}."
-        who = f"{words.KIND[name].capitalize()}: {ratings}"
+        who = f"{w.kind[name].capitalize()}: {ratings}"
         out += (
             f'<li class="verdict {escape(kind)}"><span class="who">{escape(who)}</span>'
             f'<b class="call">{escape(call)}</b><span>{escape(detail)}</span></li>'
         )
     jump = '<p class="note"><a href="#do">What to do now</a></p>'
-    return f'<ul class="verdicts" aria-label="Verdict for each kind of user">{out}</ul>{jump}'
+    return f'<ul class="verdicts" aria-label="Verdict for each kind of {w.one}">{out}</ul>{jump}'
 
 
-def worth(found: pd.DataFrame, source: str, labels: tuple[str, str]) -> str:
+def worth(found: pd.DataFrame, source: str, labels: tuple[str, str], w: Words) -> str:
     """Log score and typical error, with and without the source."""
     row = found.loc["all"]
     times = np.expm1(row["delta_per_row"])
     how = f"{abs(times):.1%} {'more' if times >= 0 else 'less'}"
-    out = f"With ratings of {source}, a held-out rating was on average {how} probable than without."
-    shown = pd.DataFrame({"users": [_who(name) for name in found.index]})
+    out = f"With ratings {w.of_source} {source}, a held-out rating was on average {how} probable than without."
+    shown = pd.DataFrame({w.many: [_who(name, w) for name in found.index]})
     shown["log score"] = _margins(found["delta_per_row"], found["se"])
     if "rmse" in found:
         change = row["change"] / row["rmse_without"] if row["rmse_without"] else 0.0
@@ -79,7 +79,8 @@ def worth(found: pd.DataFrame, source: str, labels: tuple[str, str]) -> str:
         ),
         p(
             "The typical error (RMSE) is the root of the mean squared difference between rating and prediction, in rating "
-            "points: smaller is better. Numbers behind ± are 90% margins; ratings of one user count as one piece of evidence."
+            "points: smaller is better. Numbers behind ± are 90% margins; "
+            f"ratings of one {w.one} count as one piece of evidence."
         ),
         p(f"Compared: {labels[0]} with the source, {labels[1]} without."),
     )
@@ -92,58 +93,57 @@ def _margins(value: pd.Series, se: pd.Series) -> list[str]:
     return [f"{x:+.3f}{margin}" for x, margin in zip(value, margins, strict=True)]
 
 
-def _who(name: object) -> str:
-    return "all tested" if name == "all" else f"{words.KIND[str(name)]} ({words.RATINGS[str(name)]})"
+def _who(name: object, w: Words) -> str:
+    return "all tested" if name == "all" else f"{w.kind[str(name)]} ({words.RATINGS[str(name)]})"
 
 
-def weights(found: pd.DataFrame) -> str:
+def weights(found: pd.DataFrame, w: Words) -> str:
     """What a typical prediction rests on."""
-    legend = "".join(f"<li>{svg.swatch(name)}{escape(text)}</li>" for name, text in INFORMANTS.items())
+    names = {"source": "the source", "population": "what is usual in the target", "own": f"the {w.one}'s own ratings"}
+    legend = "".join(f"<li>{svg.swatch(name)}{escape(text)}</li>" for name, text in names.items())
     bars = ""
     for group, row in found.iterrows():
         parts = {"source": row["source"], "population": row["population"], "own": row["target"]}
-        label = f"{group} own ratings: " + ", ".join(f"{INFORMANTS[k]} {v:.0%}" for k, v in parts.items())
-        name = f"{group} <small>{int(row['users']):,} users</small>"
+        label = f"{group} own ratings: " + ", ".join(f"{names[k]} {v:.0%}" for k, v in parts.items())
+        name = f"{group} <small>{int(row['users']):,} {w.many}</small>"
         bars += f"<li><span>{name}</span>{svg.stack(parts, label)}</li>"
     picture = f'<ul class="legend">{legend}</ul><ul class="bars">{bars}</ul>'
-    caption = "Left: the number of ratings a user has given in the target. Different groups are different people."
     note = more(
         "What is a share?",
         p(
-            "A prediction for a user is a compromise between what the source says about them, what is usual in the target, "
-            "and their own ratings there. The share says how much of the certainty comes from each. It says nothing "
+            f"{w.compromise} The share says how much of the certainty comes from each. It says nothing "
             "about whether the source makes predictions better: that is the verdict's business."
         ),
     )
-    return "<h3>What a typical prediction rests on</h3>" + figure(picture, caption) + note
+    return "<h3>What a typical prediction rests on</h3>" + figure(picture, f"Left: {w.left}") + note
 
 
-def gains(found: Gains, source: str) -> str:
+def gains(found: Gains, source: str, w: Words) -> str:
     """Who gains and who is harmed."""
     end = svg.reach(found.values)
     low, high = np.expm1(-end), np.expm1(end)
     ticks = (f"{low:.0%}", "no change", f"{high:+.0%}")
-    label = f"Histogram of users: {found.better:.0%} better with the source, {1 - found.better:.0%} not better"
+    label = f"Histogram of {w.many}: {found.better:.0%} better with the source, {1 - found.better:.0%} not better"
     out = p(
-        f"{found.better:.0%} of {len(found.values):,} tested users were predicted better with ratings of {source} and "
-        f"{1.0 - found.better:.0%} were not. The most affected user accounts for {found.largest:.0%} of all differences."
+        f"{found.better:.0%} of {len(found.values):,} tested {w.many} were predicted better with ratings {w.of_source} {source} "
+        f"and {1.0 - found.better:.0%} were not. The most affected {w.one} accounts for {found.largest:.0%} of all differences."
     )
     out += figure(
         svg.histogram(found.values, label, ticks),
-        "Users by how much less or more probable their held-out ratings are with the source; the outermost bars hold all beyond. "
-        "Users with few held-out ratings land on either side by chance.",
+        f"{w.many.capitalize()} by how much less or more probable their held-out ratings are with the source; the outermost "
+        f"bars hold all beyond. {w.many.capitalize()} with few held-out ratings land on either side by chance.",
     )
     if found.groups is None or len(found.groups) < 2:
         return out
     groups, worse = found.groups, words.harmed(found)
     out += p(
-        f"Worse with the source: users with {words.joined(worse)} ratings in {source}."
+        f"Worse with the source: {w.many} with {words.joined(worse)} ratings in {source}."
         if worse
         else f"No group by number of ratings in {source} is clearly harmed."
     )
     call = ["harmed" if row.high < 0 else "gains" if row.low > 0 else "unclear" for row in groups.itertuples()]
     shown = pd.DataFrame({"ratings in the source": groups.index.astype(str)})
-    shown["users"] = [f"{int(n):,}" for n in groups["users"]]
+    shown[w.many] = [f"{int(n):,}" for n in groups["users"]]
     shown["better with the source"] = [f"{x:.0%}" for x in groups["better"]]
     shown["log score a rating"] = [f"{x:+.3f}" for x in groups["delta"]]
     shown["90% range"] = [
@@ -153,13 +153,13 @@ def gains(found: Gains, source: str) -> str:
     return out + table(shown, label="Groups by number of source ratings")
 
 
-def calibration(rows: pd.DataFrame) -> str:
+def calibration(rows: pd.DataFrame, w: Words) -> str:
     """Whether the intervals mean what they say."""
-    covered, se = facts.inside(rows, 0.9)
-    half, _ = facts.inside(rows, 0.5)
+    covered, se = facts.inside(rows, 0.9, w.one)
+    half, _ = facts.inside(rows, 0.5, w.one)
     curves = facts.curves(rows)
     label = f"Share of held-out ratings inside intervals against the promised share; at 90% it is {covered:.0%}"
-    legend = "".join(f"<li>{svg.line(k)}{escape(_who(name))}</li>" for k, name in enumerate(curves))
+    legend = "".join(f"<li>{svg.line(k)}{escape(_who(name, w))}</li>" for k, name in enumerate(curves))
     picture = f'<ul class="legend">{legend}</ul>' + svg.coverage(curves, facts.LEVELS, label)
     z = (rows["value"] - rows["mean"]) / rows["sd"]
     note = more(
@@ -179,17 +179,19 @@ def calibration(rows: pd.DataFrame) -> str:
     return p(text) + figure(picture, caption) + note
 
 
-def examples(found: list[Example], scale: tuple[float, float], source: str, target: str) -> str:
+def examples(found: list[Example], scale: tuple[float, float], source: str, target: str, w: Words) -> str:
     """Lists for one user of each kind."""
+    has_source = any("source_weight" in one.items for one in found)
     out = p(
-        "The top of the list for one user of each kind, the one in the middle of the kind by number of source ratings. "
+        f"The top of the list for one user of each kind, the one in the middle of the kind by number of {w.ordered}. "
         "The dot is the expected rating, the bar the range that holds a new rating with 90% probability."
-        if any(e.n_source for e in found)
+        if has_source
         else "The top of the list for one user of each kind. The dot is the expected rating, the bar its 90% range."
     )
     for one in found:
         has = f"{one.n_own:,} ratings in {target}" + (f", {one.n_source:,} in {source}" if one.n_source else "")
-        out += f"<h3>{escape(words.KIND[one.regime].capitalize())}: user {escape(str(one.user))}</h3>{p(has, 'note')}"
+        kind = words.WORDS["user"].kind[one.regime].capitalize()
+        out += f"<h3>{kind}: user {escape(str(one.user))}</h3>{p(has, 'note')}"
         rows = ""
         for row in one.items.itertuples():
             low, mean, high = (float(np.clip(x, *scale)) for x in (row.lower, row.mean, row.upper))
@@ -199,7 +201,7 @@ def examples(found: list[Example], scale: tuple[float, float], source: str, targ
                 f"<tr><th scope='row'>{escape(row.item)}</th><td class='num'>{mean:.1f}</td>"
                 f"<td><div class='beside'>{bar}<small>{text}</small></div></td>"
             )
-            if one.n_source:
+            if has_source:
                 rows += (
                     "<td class='share'><div class='beside'>"
                     f"{svg.share(row.source_weight, f'{row.source_weight:.0%} from the source')}"
@@ -207,12 +209,12 @@ def examples(found: list[Example], scale: tuple[float, float], source: str, targ
                 )
             rows += "</tr>"
         heads = "<th scope='col'>item</th><th scope='col' class='num'>rating</th><th scope='col'>90% range</th>"
-        heads += "<th scope='col' class='share'>source share</th>" if one.n_source else ""
+        heads += "<th scope='col' class='share'>source share</th>" if has_source else ""
         out += f"<table class='list'><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     return out
 
 
-def chains(found: Chains, one_chain: bool, approximate: bool) -> str:
+def chains(found: Chains, one_chain: bool, approximate: bool, w: Words) -> str:
     """Whether the computation converged."""
     text = words.convergence(found, one_chain, approximate)
     if approximate or np.isnan(found.rhat):
@@ -227,11 +229,12 @@ def chains(found: Chains, one_chain: bool, approximate: bool) -> str:
         table(
             found.worst.rename(columns={"ess_bulk": "ESS", "ess_tail": "ESS, tails", "rhat": "R-hat"}), 2, "Convergence"
         ),
+        p(w.roles, "note") if w.roles else "",
     )
     return p(text) + note
 
 
-def domains(found: pd.DataFrame, target: str) -> str:
+def domains(found: pd.DataFrame, target: str, w: Words) -> str:
     """Sizes of the data the model was fitted to."""
     shown = pd.DataFrame({"domain": [f"{r.domain} ({r.role})" for r in found.itertuples()]})
     for name in ("ratings", "users", "items"):
@@ -239,7 +242,7 @@ def domains(found: pd.DataFrame, target: str) -> str:
     shown["filled"] = [f"{x:.2%}" if x < 0.1 else f"{x:.0%}" for x in found["density"]]
     shown["mean rating"] = [f"{x:.2f}" for x in found["mean"]]
     if (found["role"] == "source").any():
-        shown[f"also in {target}"] = [
+        shown[f"{w.also} in {target}"] = [
             "" if role == "target" else f"{n:,}" for n, role in zip(found["shared"], found["role"], strict=True)
         ]
     return table(shown, label="Data") + p("Filled: the share of all pairs of user and item that have a rating.", "note")

@@ -3,15 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from bayesrec.reports.facts import Z90, Chains, Gains
 
-__all__ = ["advice", "chance", "convergence", "headline", "percent", "reason"]
+__all__ = ["WORDS", "Words", "advice", "chance", "convergence", "headline", "percent", "reason"]
 
-KIND = {"cold": "newcomers", "few": "beginners", "warm": "regulars", "all": "everybody"}
+
+@dataclass(frozen=True)
+class Words:
+    """How the page speaks of the shared side and of the domains.
+
+    Attributes
+    ----------
+    one, many : str
+    kind : dict
+        Names of the kinds, by number of target ratings.
+    of_source, of_target : str
+        Prepositions behind "ratings" and "predictions": a source is a kind of item, or a group of users.
+    also : str
+        Head of the column that counts how many of a source are in the target, too.
+    ordered : str
+        What the users of the examples are ordered by.
+    left, compromise : str
+        What the bars of the weights are, and what a prediction is.
+    roles : str
+        What the model's own names mean, where that is not plain.
+    perhaps : str
+        What may be the matter with the one that carries most of the differences.
+    """
+
+    one: str
+    many: str
+    kind: dict[str, str]
+    of_source: str
+    of_target: str
+    also: str
+    ordered: str
+    left: str
+    compromise: str
+    roles: str
+    perhaps: str
+
+
+WORDS = {
+    "user": Words(
+        one="user",
+        many="users",
+        kind={"cold": "newcomers", "few": "beginners", "warm": "regulars"},
+        of_source="of",
+        of_target="of",
+        also="also",
+        ordered="source ratings",
+        left="the number of ratings a user has given in the target. Different groups are different people.",
+        compromise="A prediction for a user is a compromise between what the source says about them, what is usual in the "
+        "target, and their own ratings there.",
+        roles="",
+        perhaps="perhaps a robot or a shared account",
+    ),
+    "item": Words(
+        one="item",
+        many="items",
+        kind={"cold": "new items", "few": "rarely rated items", "warm": "established items"},
+        of_source="from",
+        of_target="for",
+        also="items also",
+        ordered="ratings",
+        left="the number of ratings an item has received in the target. Different groups are different items.",
+        compromise="A prediction for an item is a compromise between what the source says about it, what is usual in the "
+        "target, and its own ratings there.",
+        roles="In names with an underscore, such as user_bias_sd, user stands for item and item for user.",
+        perhaps="perhaps one id for two different things",
+    ),
+}
 RATINGS = {"cold": "no rating yet", "few": "1 to 5 ratings", "warm": "more than 5 ratings"}
 SAYS = {"positive": "helps", "negative": "hurts", "undetermined": "undetermined"}
 DO = {"positive": "help", "negative": "hurt"}
@@ -58,7 +125,7 @@ def reason(text: str) -> str:
         return "the difference is smaller than the one that was asked for"
     if text.startswith("the probability"):
         return "the held-out ratings allow both"
-    return "one user decides it" if text.startswith("one user decides") else text
+    return f"{text.split(':')[0]} it" if text.startswith("one ") else text  # "one user decides: without ..."
 
 
 def joined(names: Iterable[str]) -> str:
@@ -73,33 +140,34 @@ def joined(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def groups(names: Iterable[str]) -> str:
-    """Kinds of users as in a sentence."""
-    return joined([f"{KIND[n]} ({RATINGS[n]})" if n in RATINGS else KIND[n] for n in names])
+def groups(names: Iterable[str], w: Words) -> str:
+    """Kinds of users or items as in a sentence."""
+    return joined([f"{w.kind[n]} ({RATINGS[n]})" for n in names])
 
 
 def called(table: pd.DataFrame, verdict: str) -> list[str]:
-    """Kinds of users with this verdict."""
+    """Kinds with this verdict."""
     return [name for name in table.index if name != "all" and table.loc[name, "verdict"] == verdict]
 
 
-def headline(table: pd.DataFrame | None, source: str, target: str) -> str:
+def headline(table: pd.DataFrame | None, source: str, target: str, w: Words) -> str:
     """The verdict in one sentence. ``table`` is that of :func:`bayesrec.reports.facts.worth`."""
+    ratings, predictions = f"ratings {w.of_source} {source}", f"predictions {w.of_target} {target}"
     if table is None:
-        return f"No verdict: whether ratings of {source} help predictions of {target} was not tested for this page."
-    parts = [f"{do} {groups(called(table, verdict))}" for verdict, do in DO.items() if called(table, verdict)]
+        return f"No verdict: whether {ratings} help {predictions} was not tested for this page."
+    parts = [f"{do} {groups(called(table, verdict), w)}" for verdict, do in DO.items() if called(table, verdict)]
     unclear = called(table, "undetermined")
     if not parts:
         whole = table.loc["all", "verdict"]
         if len(unclear) > 1 and whole != "undetermined":
             return (
-                f"Ratings of {source} {DO[str(whole)]} predictions of {target} over all users together; for no kind of user "
-                "alone do the held-out ratings settle it."
+                f"Ratings {w.of_source} {source} {DO[str(whole)]} {predictions} over all {w.many} together; for no kind of "
+                f"{w.one} alone do the held-out ratings settle it."
             )
         why = reason(str(table.loc["all", "reason"]))
-        return f"Undetermined: it is not settled whether ratings of {source} help predictions of {target} ({why})."
-    out = f"In predictions of {target}, ratings of {source} {' and '.join(parts)}"
-    return out + (f"; for {groups(unclear)} it is undetermined." if unclear else ".")
+        return f"Undetermined: it is not settled whether {ratings} help {predictions} ({why})."
+    out = f"In {predictions}, {ratings} {' and '.join(parts)}"
+    return out + (f"; for {groups(unclear, w)} it is undetermined." if unclear else ".")
 
 
 def convergence(found: Chains, one_chain: bool, approximate: bool = False) -> str:
@@ -151,11 +219,12 @@ def advice(
     found: Chains,
     covered: tuple[float, float] | None,
     source: str,
-    target: str,
+    w: Words,
     has_source: bool = True,
 ) -> list[str]:
     """What to do now: the rules of the page, most urgent first."""
     out = []
+    ratings = f"ratings {w.of_source} {source}"
     if found.bad:
         out.append("First let the computation run longer (more draws and warmup): the chains do not agree yet.")
     if not has_source:
@@ -163,43 +232,41 @@ def advice(
             "This model uses no source. To learn whether one would help, fit TransferMF and make this page again."
         )
     elif table is None:
-        out.append(f"Do not switch ratings of {source} on before they were tested: this page has no verdict.")
+        out.append(f"Do not switch {ratings} on before they were tested: this page has no verdict.")
     else:
-        out.extend(_by_kind(table, source, target))
+        out.extend(_by_kind(table, ratings, w))
     if gain is not None and harmed(gain):
         out.append(
-            f"Keep an eye on users with {joined(harmed(gain))} ratings in {source}: their predictions get worse with it."
+            f"Keep an eye on {w.many} with {joined(harmed(gain))} ratings in {source}: their predictions get worse with it."
         )
     if gain is not None and gain.largest > DOMINATES:
         out.append(
-            f"Look at user {gain.largest_user}: {gain.largest:.0%} of all differences come from this one user, "
-            "perhaps a robot or a shared account."
+            f"Look at {w.one} {gain.largest_id}: {gain.largest:.0%} of all differences come from this one {w.one}, "
+            f"{w.perhaps}."
         )
     if covered is not None and not trust(*covered).startswith("The intervals mean"):
         out.append("Do not show the intervals to users as they are: they do not keep what they promise.")
     return out
 
 
-def _by_kind(table: pd.DataFrame, source: str, target: str) -> list[str]:
+def _by_kind(table: pd.DataFrame, ratings: str, w: Words) -> list[str]:
     out = []
     if called(table, "negative"):
-        worse = groups(called(table, "negative"))
-        out.append(f"Leave ratings of {source} out for {worse}: they make their predictions worse.")
+        worse = groups(called(table, "negative"), w)
+        out.append(f"Leave {ratings} out for {worse}: they make their predictions worse.")
     if called(table, "positive"):
-        out.append(f"Use ratings of {source} for {groups(called(table, 'positive'))}.")
+        out.append(f"Use {ratings} for {groups(called(table, 'positive'), w)}.")
     for name in called(table, "undetermined"):
         row = table.loc[name]
         if str(row["reason"]).startswith("only"):
-            out.append(f"Test {groups([name])} with more users: {row['reason']}.")
+            out.append(f"Test {groups([name], w)} with more {w.many}: {row['reason']}.")
             continue
         low, high = (np.expm1(row["delta_per_row"] + k * Z90 * row["se"]) for k in (-1, 1))
         out.append(
-            f"Undecided for {groups([name])}: the source may change the probability of a rating by anything from {low:+.1%} to "
-            f"{high:+.1%}. Test more users, or decide by cost if changes of that size do not matter to you."
+            f"Undecided for {groups([name], w)}: the source may change the probability of a rating by anything from {low:+.1%} "
+            f"to {high:+.1%}. Test more {w.many}, or decide by cost if changes of that size do not matter to you."
         )
     missing = [name for name in RATINGS if name not in table.index]
     if missing:
-        out.append(
-            f"Test {groups(missing)} before you use ratings of {source} for them: this page says nothing about them."
-        )
+        out.append(f"Test {groups(missing, w)} before you use {ratings} for them: this page says nothing about them.")
     return out
