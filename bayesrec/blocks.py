@@ -8,9 +8,27 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Block", "State"]
+__all__ = ["Block", "State", "remembered"]
 
 State = dict[str, Any]
+
+
+def remembered(function: Callable[[State], np.ndarray], sites: tuple[str, ...]) -> Callable[[State], np.ndarray]:
+    """The same function of a state, computed anew only when one of the sites is another array than at the last call.
+
+    Updates never change an array in place, so an array that is the same object has the same values.
+    """
+    seen: tuple[np.ndarray, ...] = ()
+    value = np.empty(0)
+
+    def call(state: State) -> np.ndarray:
+        nonlocal seen, value
+        now = tuple(state[name] for name in sites)
+        if len(seen) != len(now) or any(a is not b for a, b in zip(seen, now, strict=True)):
+            value, seen = function(state), now
+        return value
+
+    return call
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from bayesrec import kernels
 from bayesrec.errors import SamplingError
+from bayesrec.workers import ALONE, Workers
 
 __all__ = [
     "Table",
@@ -48,6 +49,8 @@ class Table:
     item_user, item_value, item_of : ndarray, (rating,)
     count : ndarray of int, (domain, user)
         Number of ratings; what a user never rated is a leaf of the model and informs no hyperparameter.
+    workers : Workers
+        Threads that share the rows of one update.
     """
 
     n_users: int
@@ -64,6 +67,7 @@ class Table:
     item_value: np.ndarray
     item_of: np.ndarray
     count: np.ndarray
+    workers: Workers = ALONE
 
     @classmethod
     def build(cls, user, item, domain, value, *, n_users, n_items, item_domain, n_domains) -> Table:
@@ -100,7 +104,7 @@ def _whole(failures: int, block: str) -> None:
         raise SamplingError(f"{failures} rows of block {block!r} had a precision matrix that is not positive definite.")
 
 
-def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, block="rows"):
+def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, block="rows", workers=ALONE):
     """Draw every row from its Gaussian conditional, intercept and factors at once.
 
     Parameters
@@ -122,8 +126,13 @@ def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, 
     linear = np.einsum("gij,gj->gi", precision, mean)
     normals = rng.standard_normal((len(group), other.shape[1]))
     out = np.empty_like(normals)
-    bad = kernels.draw_rows(indptr, index, value, weight, other, group, precision, linear, normals, out)
-    _whole(bad, block)
+
+    def run(first, last):
+        return kernels.draw_rows(
+            indptr, index, value, weight, other, group, precision, linear, normals, out, first, last
+        )
+
+    _whole(workers.share(run, indptr, other.shape[1]), block)
     return out
 
 
@@ -141,11 +150,14 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
     uniforms = rng.random((n_sources, table.n_users))
     theta, phi, used = np.empty(shape[1:]), np.empty(shape), np.empty(shape)
     on, log_odds = gate.copy(), np.empty(shape[:2])
-    bad = kernels.transfer_rows(
-        table.user_ptr, table.user_item, value, weight, item, scale, mean, cov, maps, off, gated, normals, uniforms,
-        theta, phi, used, on, log_odds,
-    )  # fmt: skip
-    _whole(bad, "users")
+
+    def run(first, last):
+        return kernels.transfer_rows(
+            table.user_ptr, table.user_item, value, weight, item, scale, mean, cov, maps, off, gated, normals, uniforms,
+            theta, phi, used, on, log_odds, first, last,
+        )  # fmt: skip
+
+    _whole(table.workers.share(run, table.user_ptr[:: table.n_domains], 10 * size), "users")
     return {"user_vector": theta, "source_vector": phi, "phi_used": used, "on": on}
 
 
@@ -157,10 +169,12 @@ def row_grams(indptr, index, value, weight, other):
     return precision, linear
 
 
-def row_squared_errors(indptr, index, value, other, rows):
+def row_squared_errors(indptr, index, value, other, rows, workers=ALONE):
     """Sum of squared residuals of every row, (row,)."""
     out = np.empty(len(rows))
-    kernels.row_errors(indptr, index, value, other, rows, out)
+    workers.share(
+        lambda first, last: kernels.row_errors(indptr, index, value, other, rows, out, first, last), indptr, 1
+    )
     return out
 
 

@@ -115,12 +115,12 @@ def accumulate(start, stop, index, value, weight, other, precision, linear):
 
 
 @compiled
-def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior_linear, normals, out):
-    """Draw each row from its Gaussian conditional; returns the number of rows that were not positive definite."""
-    n_rows, n = out.shape
+def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior_linear, normals, out, first, last):
+    """Draw rows first..last from their Gaussian conditionals; returns how many were not positive definite."""
+    n = out.shape[1]
     precision = np.empty((n, n))
     bad = 0
-    for u in range(n_rows):
+    for u in range(first, last):
         g = group[u]
         precision[:, :] = prior_precision[g]
         out[u] = prior_linear[g]
@@ -149,10 +149,10 @@ def grams(indptr, index, value, weight, other, precision, linear):
 
 
 @compiled
-def row_errors(indptr, index, value, other, rows, out):
-    """Sum of squared residuals of each row's ratings: ``out`` (rows,)."""
+def row_errors(indptr, index, value, other, rows, out, first, last):
+    """Sum of squared residuals of the ratings of rows first..last: ``out`` (rows,)."""
     n = rows.shape[1]
-    for u in range(rows.shape[0]):
+    for u in range(first, last):
         total = 0.0
         for t in range(indptr[u], indptr[u + 1]):
             o = other[index[t]]
@@ -223,9 +223,9 @@ def _invert_sum(base, own, pop, use, skip, chol, inverse):
 @compiled
 def transfer_rows(
     indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, normals, uniforms,
-    theta, phi, phi_used, gate, log_odds,
+    theta, phi, phi_used, gate, log_odds, first, last,
 ):  # fmt: skip
-    """Draw (gate, theta, phi) of every user jointly; returns the number of failed factorisations.
+    """Draw (gate, theta, phi) of users first..last jointly; returns the number of failed factorisations.
 
     The ratings of user ``u`` in domain ``d`` are ``indptr[u * D + d] .. indptr[u * D + d + 1]``; the target is the
     last domain. ``off[k]`` is the prior probability that source ``k``'s gate is off (``gated`` False: never off).
@@ -234,7 +234,7 @@ def transfer_rows(
     phi integrated out, then theta with all phi integrated out, then one phi after another.
     ``phi_used`` is phi where the gate is on and the independent copy where it is off.
     """
-    n_users, n = theta.shape
+    n = theta.shape[1]
     n_sources = maps.shape[0]
     n_domains = n_sources + 1
     bad = 0
@@ -267,8 +267,8 @@ def transfer_rows(
     last_gram = np.empty((n, n))
     _sandwich(maps[n_sources - 1].T.copy(), last_inverse, last_gram)
     if np.isnan(off_log_det) or np.isnan(last_log_det):
-        return n_users
-    for u in range(n_users):
+        return last - first
+    for u in range(first, last):
         # what each source says of its own factors
         for k in range(n_sources):
             start = indptr[u * n_domains + k]

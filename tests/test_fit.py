@@ -266,7 +266,7 @@ def test_the_warning_of_an_interrupted_fit_points_at_the_caller(data, monkeypatc
 
     monkeypatch.setattr(Future, "result", result)
     with pytest.warns(ConvergenceWarning, match="kept 4 of 4 draws in each of 1 of 1 chains") as seen:
-        posterior = br.fit(PMF(rank=1), data, br.Gibbs(draws=4, warmup=2, chains=1), progress=False)
+        posterior = br.fit(PMF(rank=1), data, br.Gibbs(draws=4, warmup=2, chains=1, threads=1), progress=False)
     assert posterior.n_draws == 4
     assert seen[0].filename == __file__
 

@@ -15,7 +15,7 @@ LAYERS = (
     ("data",),
     ("datasets",),
     ("tables",),
-    ("kernels", "mixtures"),
+    ("kernels", "mixtures", "workers"),
     ("conjugate", "distributions", "blocks", "metrics", "sums"),
     ("likelihoods",),
     ("models",),

@@ -31,6 +31,11 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
+    def extend(self, steps: int) -> None:
+        """Expect more steps."""
+        if self._bar:
+            self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) + steps)
+
     def advance(self, steps: int = 1) -> None:
         """Count steps."""
         if self._bar:

@@ -135,6 +135,7 @@ def item_blocks(
             precision,
             rng,
             "items",
+            table.workers,
         )
         return {"item_vector": out}
 

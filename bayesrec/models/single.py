@@ -11,7 +11,7 @@ from pyro.distributions import MultivariateNormal
 from torch import Tensor
 
 from bayesrec import conjugate
-from bayesrec.blocks import Block, State
+from bayesrec.blocks import Block, State, remembered
 from bayesrec.conjugate import Table
 from bayesrec.likelihoods import Latents
 from bayesrec.models import priors
@@ -87,7 +87,17 @@ class SingleVector(Model):
             value, weight = likelihood.working(state, table, "user")
             mean, precision = state["user_mean"][None], np.linalg.inv(state["user_cov"])[None]
             out = conjugate.draw_rows(
-                pointers, table.user_item, value, weight, state["item_vector"], one_group, mean, precision, rng, "users"
+                pointers,
+                table.user_item,
+                value,
+                weight,
+                state["item_vector"],
+                one_group,
+                mean,
+                precision,
+                rng,
+                "users",
+                table.workers,
             )
             return {"user_vector": out}
 
@@ -105,7 +115,8 @@ class SingleVector(Model):
         items, item_population = priors.item_blocks(
             table, rank, likelihood, lambda state: state["user_vector"], self.rater_index(table)
         )
-        noise = likelihood.blocks(table, lambda state: self.squared_errors(state, table))
+        errors = remembered(lambda state: self.squared_errors(state, table), ("user_vector", "item_vector"))
+        noise = likelihood.blocks(table, errors)
         # Populations before members: a kept draw's users and items without rows belong to its populations.
         return [
             *(block for block in noise if not block.local),
@@ -124,7 +135,7 @@ class SingleVector(Model):
         """Sum of squared residuals of each user in each domain, (domain, user)."""
         rows = np.repeat(state["user_vector"], table.n_domains, axis=0)
         out = conjugate.row_squared_errors(
-            table.user_ptr, table.user_item, table.user_value, state["item_vector"], rows
+            table.user_ptr, table.user_item, table.user_value, state["item_vector"], rows, table.workers
         )
         return out.reshape(table.n_users, table.n_domains).T
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bayesrec import conjugate
-from bayesrec.blocks import Block, State
+from bayesrec.blocks import Block, State, remembered
 from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
 from bayesrec.distributions import gated_normal, half_t
@@ -256,7 +256,9 @@ class TransferMF(Model):
             return {"gate": conjugate.bernoulli_rate(both.sum(1) - on, on, GATE_PRIOR, rng)}
 
         items, item_population = priors.item_blocks(table, rank, likelihood, stacked, self.rater_index(table))
-        noise = likelihood.blocks(table, lambda state: self.squared_errors(state, table))
+        vectors = ("source_vector", "user_vector", "item_vector")
+        errors = remembered(lambda state: self.squared_errors(state, table), vectors)
+        noise = likelihood.blocks(table, errors)
         # Populations before members: a kept draw's users and items without rows belong to its populations.
         return [
             *(block for block in noise if not block.local),
@@ -284,7 +286,12 @@ class TransferMF(Model):
             .reshape(-1, self.rank + 1)
         )
         out = conjugate.row_squared_errors(
-            table.user_ptr, table.user_item, table.user_value, state["item_vector"], np.ascontiguousarray(rows)
+            table.user_ptr,
+            table.user_item,
+            table.user_value,
+            state["item_vector"],
+            np.ascontiguousarray(rows),
+            table.workers,
         )
         return out.reshape(table.n_users, table.n_domains).T
 
