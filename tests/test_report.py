@@ -276,7 +276,9 @@ def test_a_posterior_saved_without_its_ratings(arms, tmp_path):
 
 def test_one_chain_is_compared_with_itself(arms, tmp_path):
     one = br.fit(br.models.PMF(rank=1), arms.train, br.Gibbs(draws=20, warmup=5, chains=1), progress=False)
-    assert "halves of the chain" in report(one, tmp_path / "r.html").read_text()
+    text = report(one, tmp_path / "r.html").read_text()
+    assert "halves of the chain" in text
+    assert "1 chain of 20<" in text
     short = br.fit(br.models.PMF(rank=1), arms.train, br.Gibbs(draws=2, warmup=2, chains=2), progress=False)
     assert "too few draws to tell" in report(short, tmp_path / "r.html").read_text()
 
@@ -766,6 +768,69 @@ def gain(largest=0.05, high=0.1):
 def advise(found=None, gained=None, chain=None, covered=(0.9, 0.01), has_source=True, w=USER):
     out = words.advice(found, gained, chain or chains(), covered, "books", w, has_source)
     return "\n".join(out)
+
+
+@pytest.mark.parametrize("w", [USER, ITEM], ids=["user", "item"])
+@pytest.mark.parametrize(
+    ("harmed", "want"),
+    [
+        (["none"], "{} without ratings in books"),
+        (["1 to 5"], "{} with 1 to 5 ratings in books"),
+        (["1 to 5", "201 or more"], "{} with 1 to 5 and 201 or more ratings in books"),
+        (["none", "1 to 5"], "{0} without ratings in books and {0} with 1 to 5 ratings there"),
+        (
+            ["none", "1 to 5", "6 to 20"],
+            "{0} without ratings in books and {0} with 1 to 5 and 6 to 20 ratings there",
+        ),
+    ],
+)
+def test_harmed_groups_in_words(harmed, want, w):
+    """The advice and the section name the groups alike; the group without ratings is the one that ``span`` calls none."""
+    names = [facts.span(facts.SOURCE_EDGES, k) for k in range(len(facts.SOURCE_EDGES))]
+    assert set(harmed) < set(names)
+    high = np.where(np.isin(names, harmed), -0.1, 0.2)
+    found = pd.DataFrame({"users": 9, "delta": high - 0.1, "low": high - 0.2, "high": high, "better": 0.4}, index=names)
+    found = facts.Gains(np.array([-0.2, 0.1]), 0.5, 0.05, "u", found)
+    who = want.format(w.many)
+    assert f"Keep an eye on {who}: their predictions get worse with it." in advise(table(), found, w=w)
+    text = Page(sections.gains(found, "books", w)).text
+    assert f"Worse with the source: {who}." in text
+    assert text.count("harmed") == len(harmed)
+    assert "none ratings" not in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "want"),
+    [(-0.2, -0.1, "harmed"), (0.1, 0.2, "gains"), (-0.1, 0.1, "unclear"), (0.0, 0.0, "unclear")],
+)
+def test_a_group_is_called_by_its_interval(low, high, want):
+    frame = pd.DataFrame({"users": 9, "delta": 0.0, "low": [low, -np.inf], "high": [high, np.inf], "better": 0.4})
+    found = facts.Gains(np.array([-0.2, 0.1]), 0.5, 0.05, "u", frame.set_axis(["1 to 5", "6 to 20"]))
+    rows = re.findall(r"<tr><th scope='row'>.*?</tr>", sections.gains(found, "books", USER))
+    assert [re.findall(r"<td>([a-z]+)</td>", row) for row in rows] == [[want], ["unclear"]]
+
+
+@pytest.mark.parametrize("w", [USER, ITEM], ids=["user", "item"])
+@pytest.mark.parametrize(("n", "s"), [(0, "s"), (1, ""), (2, "s"), (1200, "s")])
+def test_counts_agree_with_their_nouns(n, s, w):
+    """Every count that a section prints: cards, weights, gains, intervals and examples."""
+    one = facts.Example("few", "u", n, n, pd.DataFrame({"item": ["a"], "mean": 3.0, "lower": 2.0, "upper": 4.0}))
+    share = pd.DataFrame({"users": [n], "source": 0.5, "population": 0.3, "target": 0.2}, index=["none"])
+    held = pd.DataFrame({"value": 3.0, "mean": 3.0, "sd": 1.0, "n_own": 0, "pit": 0.5, w.one: range(max(n, 1))})
+    said = {
+        f"{n:,} {w.one}{s}, {n:,} rating{s} held out.": sections.cards(table(n_users=n, n_rows=n), w),
+        f"{n:,} rating{s} in music" + (f", {n:,} in books" if n else ""): sections.examples(
+            [one], (1.0, 5.0), "books", "music", w
+        ),
+    }
+    if n:
+        gained = facts.Gains(np.full(n, 0.1), 1.0, 0.05, "u", None)
+        said[f"100% of {n:,} tested {w.one}{s} were predicted better"] = sections.gains(gained, "books", w)
+        said[f"({n:,} held-out rating{s})."] = sections.calibration(held, w)
+    for want, content in said.items():
+        assert want in Page(content).text
+    assert f"none <small>{n:,} {w.one}{s}</small>" in sections.weights(share, w)
+    assert "'no own ratings: the source 50%" in sections.weights(share, w).replace('"', "'")
 
 
 def test_advice_follows_from_the_numbers():

@@ -23,8 +23,8 @@ def demo(
 
     console = Console()
     found = run(out, lambda text: console.print(f"[dim]{text}[/dim]"), seed, Gibbs(draws=draws, warmup=draws, chains=4))
-    for users, part in found.table.groupby("held-out users", sort=False):
-        table = _table(f"Held-out users with {users}", ["model", "RMSE", "minus PMF", "NLPD", "CRPS", "in 90%"])
+    for kind, part in found.table.groupby("held-out users", sort=False):
+        table = _table(f"Held-out users with {kind}", ["model", "RMSE", "minus PMF", "NLPD", "CRPS", "in 90%"])
         for _, row in part.iterrows():
             difference = f"{row['RMSE - PMF']:+.3f} ± {row['SE']:.3f}"
             numbers = (f"{row[name]:.3f}" for name in ("NLPD", "CRPS", "coverage"))
@@ -33,12 +33,12 @@ def demo(
     table = _table("Does the source help?", ["model", "users", "verdict", "log score a rating", "P(hurts)"])
     for name, report in found.verdicts.items():
         color = {"positive": "green", "negative": "red"}.get(report.verdict, "yellow")
-        row = ("all", report.verdict, report.delta_per_row, report.se / report.per_user["n"].sum(), report.probability)
-        parts = [
-            (k, r["verdict"], r["delta_per_row"], r["se"] / r["n_rows"], r["probability"])
-            for k, r in report.regimes.iterrows()
-        ]
-        for k, (users, verdict, delta, se, p) in enumerate([row, *parts]):
+        se = report.se / report.per_user["n"].sum()
+        parts = [("all", report.verdict, report.delta_per_row, se, report.probability)]
+        for users, row in report.regimes.iterrows():
+            se = row["se"] / row["n_rows"]
+            parts.append((str(users), row["verdict"], row["delta_per_row"], se, row["probability"]))
+        for k, (users, verdict, delta, se, p) in enumerate(parts):
             style = f"bold {color}" if k == 0 else ""
             table.add_row("" if k else name, users, verdict, f"{delta:+.4f} ± {se:.4f}", f"{p:.3f}", style=style)
     console.print(table)
@@ -46,9 +46,9 @@ def demo(
     films = _table(
         f"Ten comedies for user {found.user}, who has rated none", ["film", "mean", "90% interval", "source weight"]
     )
-    for row in found.films.itertuples():
-        interval = f"{row.lower:.1f} to {min(row.upper, 5.0):.1f}"
-        films.add_row(str(row.film), f"{row.mean:.2f}", interval, f"{row.source_weight:.2f}")
+    for film in found.films.to_dict("records"):
+        interval = f"{film['lower']:.1f} to {min(film['upper'], 5.0):.1f}"
+        films.add_row(str(film["film"]), f"{film['mean']:.2f}", interval, f"{film['source_weight']:.2f}")
     console.print(films)
     console.print(f"\nReport: {found.folder / 'report.html'} ({found.seconds:.0f} s)")
 

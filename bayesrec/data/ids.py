@@ -49,11 +49,12 @@ def checked_ids(series: pd.Series, what: str) -> tuple[pd.Index, np.ndarray]:
     if len(series) == 0:
         return pd.Index(series), np.empty(0, dtype=object)
     first = type(series.iloc[0])
-    other = next((row for row, value in series.items() if type(value) is not first), None)
+    other = next(((row, value) for row, value in series.items() if type(value) is not first), None)
     if kind.startswith("mixed") and other is not None:
+        row, value = other
         raise DataError(
             f"{what}: ids of different types are mixed, {shown(series.iloc[0])} in row {series.index[0]} and "
-            f"{shown(series.loc[other])} in row {other} (rows count from 0); convert the column to one type, "
+            f"{shown(value)} in row {row} (rows count from 0); convert the column to one type, "
             f"for example with .astype(str)"
         )
     raise DataError(f"{what}: ids must be integers or strings, got {first.__name__}; convert them, e.g. to strings")
@@ -72,7 +73,7 @@ def lookup_keys(ids: Any) -> pd.Index:
     if isinstance(dtype, pd.StringDtype) or (
         types.is_object_dtype(dtype) and types.infer_dtype(series, skipna=False) == "string"
     ):
-        return pd.Index(series.to_numpy(dtype=object, na_value=None), dtype=object)
+        return pd.Index(series.astype(object).where(series.notna(), None).to_numpy(), dtype=object)
     return pd.Index([_lookup_key(value) for value in series.astype(object)], dtype=object)
 
 

@@ -48,9 +48,10 @@ def behind(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
         top = _best(part[part["kind"] == "simple"], str(metric))
         if top is None:
             continue
-        for row in part[part["kind"] != "simple"].itertuples():
-            if better(str(metric), top.value, row.value):
-                out.append((split, row.model, row.method, metric, row.value, top.model, top.value, row.kind))
+        for row in part[part["kind"] != "simple"].to_dict("records"):
+            if better(str(metric), top["value"], row["value"]):
+                who = (split, row["model"], row["method"], metric)
+                out.append((*who, row["value"], top["model"], top["value"], row["kind"]))
     keys = ["split", "model", "method", "metric", "baseline"]
     losers = pd.DataFrame(out, columns=[*keys[:4], "value", "baseline", "baseline_value", "kind"])
     squares = pairs.assign(difference_se=pairs["difference_se"].astype(float) ** 2)
@@ -63,7 +64,7 @@ def _best(part: pd.DataFrame, metric: str) -> pd.Series | None:
     known, sign = part.dropna(subset="value"), METRICS[metric][0]
     if sign == 0 or known.empty:
         return None
-    return known.loc[(sign * known["value"]).idxmax()]
+    return known.iloc[int(np.argmax(sign * known["value"].to_numpy(dtype=float)))]
 
 
 def _number(metric: str, value: float) -> str:
@@ -76,19 +77,18 @@ def _blocks(result: Evaluation, metrics: Sequence[str]) -> Iterator[Block]:
     lost = set(zip(losers["split"], losers["model"], losers["method"], losers["metric"], strict=True))
     for split, part in table.groupby("split", sort=False):
         leaders = {}
-        for metric, column in part.groupby("metric", sort=False):
-            top, simple = (
-                _best(column[column["kind"] != "simple"], metric),
-                _best(column[column["kind"] == "simple"], metric),
-            )
-            if top is not None and (simple is None or better(metric, top.value, simple.value)):
-                leaders[metric] = (top.model, top.method)
+        for name, column in part.groupby("metric", sort=False):
+            metric, simple = str(name), column["kind"] == "simple"
+            top, base = _best(column[~simple], metric), _best(column[simple], metric)
+            if top is not None and (base is None or better(metric, top["value"], base["value"])):
+                leaders[metric] = (top["model"], top["method"])
         rows = []
-        for (model, method), row in part.groupby(["model", "method"], sort=False):
+        for names, row in part.groupby(["model", "method"], sort=False):
+            model, method = map(str, names)
             values = row.set_index("metric")
             entries = []
             for metric in metrics:
-                value, se, spread = values.loc[metric, ["value", "se", "spread"]].astype(float)
+                value, se, spread = np.asarray(values.loc[metric, ["value", "se", "spread"]], dtype=float)
                 shown = _number(metric, value)
                 if not np.isnan(se):
                     shown += f" ({_number(metric, se)})"
@@ -97,7 +97,7 @@ def _blocks(result: Evaluation, metrics: Sequence[str]) -> Iterator[Block]:
                 entries.append(
                     Entry(shown, leaders.get(metric) == (model, method), (split, model, method, metric) in lost)
                 )
-            gap, gap_se = values.loc[metrics[0], ["difference", "difference_se"]].astype(float)
+            gap, gap_se = np.asarray(values.loc[metrics[0], ["difference", "difference_se"]], dtype=float)
             shown = "-" if np.isnan(gap) else f"{gap:+.4f} ({_number('', gap_se)})"
             rows.append((model, method, values["kind"].iloc[0], entries, "" if model == result.reference else shown))
         here = result.frame[result.frame["split"] == split]
@@ -137,9 +137,10 @@ def _losses(losers: pd.DataFrame) -> str:
     each = []
     for (model, method, split), part in losers.groupby(["model", "method", "split"], sort=False):
         gaps = (
-            f"{HEADS.get(row.metric, row.metric)} {_number(row.metric, row.value)} against "
-            f"{_number(row.metric, row.baseline_value)} of {row.baseline}{_gap(row.difference, row.difference_se)}"
-            for row in part.itertuples()
+            f"{HEADS.get(row['metric'], row['metric'])} {_number(row['metric'], row['value'])} against "
+            f"{_number(row['metric'], row['baseline_value'])} of {row['baseline']}"
+            f"{_gap(row['difference'], row['difference_se'])}"
+            for row in part.to_dict("records")
         )
         each.append(f"{model}{f' by {method}' if method else ''} on {split}: {', '.join(gaps)}.")
     return " ".join([sentence, *each])

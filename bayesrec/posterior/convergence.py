@@ -82,11 +82,11 @@ def diagnostics(posterior: Posterior) -> pd.DataFrame:
         },
         index=pd.Index(list(series), name="quantity"),
     )
-    worst = out["rhat"].idxmax() if out["rhat"].notna().any() else None
-    if worst is not None and out.loc[worst, "rhat"] > RHAT_LIMIT:
-        bad = int((out["rhat"] > RHAT_LIMIT).sum())
+    rhat = out["rhat"]
+    bad = int((rhat > RHAT_LIMIT).sum())
+    if bad:
         warnings.warn(
-            f"R-hat exceeds {RHAT_LIMIT} for {bad} of {len(out)} quantities (largest: {worst}, {out.loc[worst, 'rhat']:.2f}); "
+            f"R-hat exceeds {RHAT_LIMIT} for {bad} of {len(out)} quantities (largest: {rhat.idxmax()}, {rhat.max():.2f}); "
             "the chains have not met. Draw longer, or read the pooled draws as a mixture of modes.",
             ConvergenceWarning,
             stacklevel=3,

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from bayesrec.data import Interactions
 from bayesrec.errors import DataError, NotFittedError
 from bayesrec.models.base import Batch, Model, Schema
-from bayesrec.posterior import arviz, convergence, fold, predictive, store
+from bayesrec.posterior import arviz, convergence, fold, html, predictive, store
 
 __all__ = ["Posterior"]
 
@@ -74,6 +74,9 @@ class Posterior:
             f"Posterior({self.model!r}, {self.n_chains} chains x {self.n_draws} draws, "
             f"{n_users} users, {n_items} items, {size:.0f} MiB)"
         )
+
+    def _repr_html_(self) -> str:
+        return html.posterior_html(self)
 
     def require_data(self, purpose: str) -> None:
         """Raise NotFittedError if the ratings were left out when the posterior was saved."""
@@ -161,10 +164,11 @@ class Posterior:
             split = density.reshape(len(density), self.n_chains, self.n_draws)
             by_chain[:, rows] = logsumexp(split, axis=2).T - np.log(self.n_draws)
         strangers = pd.DataFrame({"user": user, "domain": batch.domain})[batch.user < 0]
-        for (u, domain), part in strangers.groupby(["user", "domain"]):
+        for _, part in strangers.groupby(["user", "domain"]):
             mine = part.index.to_numpy()
+            domain = int(batch.domain[mine[0]])
             density = predictive.together(self.model, self.draws, batch.item[mine], domain, value[mine])
-            total[u] += density - len(mine) * np.log(self.schema.scale[domain])
+            total[user[mine[0]]] += density - len(mine) * np.log(self.schema.scale[domain])
         return by_chain, user, logsumexp(total, axis=1) - np.log(total.shape[1])
 
     def expected(self, user: int, items: np.ndarray) -> np.ndarray:
@@ -174,8 +178,8 @@ class Posterior:
         population. Internal.
         """
         domain, users = np.full(len(items), self.schema.n_domains - 1), np.full(len(items), user)
-        pair = (items, users) if self.data.columns.swapped else (users, items)
-        rows = predictive.compact(self.model, self.draws, *pair, domain)
+        first, second = (items, users) if self.data.columns.swapped else (users, items)
+        rows = predictive.compact(self.model, self.draws, first, second, domain)
         eta = self.model.score(rows.latents, rows.batch).double()
         if user < 0:
             eta = eta + predictive.deviations(self.model, rows)

@@ -211,7 +211,7 @@ def _made(posterior: Posterior, verdict: TransferReport | None, origin: str) -> 
         "model": repr(posterior.model),
         "method": repr(posterior.method),
         "seed": "not kept with the posterior" if seed is None else str(seed),
-        "draws": f"{posterior.n_chains} chains of {posterior.n_draws}",
+        "draws": f"{words.counted(posterior.n_chains, 'chain')} of {posterior.n_draws}",
     }
     if verdict is not None:
         made["verdict"] = " ".join([origin[0].upper() + origin[1:] + ".", *verdict.notes])

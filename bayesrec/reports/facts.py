@@ -32,6 +32,7 @@ USERS_A_GROUP, ITEMS_A_USER = 60, 8  # sample behind the mean weights of a group
 LIST = 5  # items of an example
 LEVELS = np.linspace(0.0, 1.0, 41)
 Z90 = 1.645
+NONE = "none"  # the group without ratings
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def span(edges: tuple[int, ...], k: int) -> str:
     if k == len(edges) - 1:
         return f"{edges[k]} or more"
     low, high = edges[k], edges[k + 1] - 1
-    return ("none" if low == 0 else str(low)) if low == high else f"{low} to {high}"
+    return (NONE if low == 0 else str(low)) if low == high else f"{low} to {high}"
 
 
 def gains(report: TransferReport, data: Interactions) -> Gains:

@@ -37,11 +37,11 @@ def cards(found: pd.DataFrame | None, w: Words) -> str:
     for name, ratings in words.RATINGS.items():
         kind, call, detail = "untested", "not tested", "This page says nothing about them."
         if found is not None and name in found.index:
-            row = found.loc[name]
+            row = found.loc[name].to_dict()
             kind, call = row["verdict"], words.SAYS[row["verdict"]]
             chance = words.chance(row["probability"])
-            detail = f"{chance[0].upper()}{chance[1:]}. {int(row['n_users']):,} {w.many}, "
-            detail += f"{int(row['n_rows']):,} ratings held out."
+            size, held = words.counted(int(row["n_users"]), w.one), words.counted(int(row["n_rows"]), "rating")
+            detail = f"{chance[0].upper()}{chance[1:]}. {size}, {held} held out."
             if row["reason"]:
                 detail += f" Why undetermined: {words.reason(row['reason'])}."
         who = f"{w.kind[name].capitalize()}: {ratings}"
@@ -104,8 +104,9 @@ def weights(found: pd.DataFrame, w: Words) -> str:
     bars = ""
     for group, row in found.iterrows():
         parts = {"source": row["source"], "population": row["population"], "own": row["target"]}
-        label = f"{group} own ratings: " + ", ".join(f"{names[k]} {v:.0%}" for k, v in parts.items())
-        name = f"{group} <small>{int(row['users']):,} {w.many}</small>"
+        own = "no" if group == facts.NONE else group
+        label = f"{own} own ratings: " + ", ".join(f"{names[k]} {v:.0%}" for k, v in parts.items())
+        name = f"{group} <small>{words.counted(int(row['users']), w.one)}</small>"
         bars += f"<li><span>{name}</span>{svg.stack(parts, label)}</li>"
     picture = f'<ul class="legend">{legend}</ul><ul class="bars">{bars}</ul>'
     note = more(
@@ -125,8 +126,9 @@ def gains(found: Gains, source: str, w: Words) -> str:
     ticks = (f"{low:.0%}", "no change", f"{high:+.0%}")
     label = f"Histogram of {w.many}: {found.better:.0%} better with the source, {1 - found.better:.0%} not better"
     out = p(
-        f"{found.better:.0%} of {len(found.values):,} tested {w.many} were predicted better with ratings {w.of_source} {source} "
-        f"and {1.0 - found.better:.0%} were not. The most affected {w.one} accounts for {found.largest:.0%} of all differences."
+        f"{found.better:.0%} of {words.counted(len(found.values), f'tested {w.one}')} were predicted better with ratings "
+        f"{w.of_source} {source} and {1.0 - found.better:.0%} were not. The most affected {w.one} accounts for "
+        f"{found.largest:.0%} of all differences."
     )
     out += figure(
         svg.histogram(found.values, label, ticks),
@@ -137,11 +139,10 @@ def gains(found: Gains, source: str, w: Words) -> str:
         return out
     groups, worse = found.groups, words.harmed(found)
     out += p(
-        f"Worse with the source: {w.many} with {words.joined(worse)} ratings in {source}."
+        f"Worse with the source: {words.who_rated(worse, source, w)}."
         if worse
         else f"No group by number of ratings in {source} is clearly harmed."
     )
-    call = ["harmed" if row.high < 0 else "gains" if row.low > 0 else "unclear" for row in groups.itertuples()]
     shown = pd.DataFrame({"ratings in the source": groups.index.astype(str)})
     shown[w.many] = [f"{int(n):,}" for n in groups["users"]]
     shown["better with the source"] = [f"{x:.0%}" for x in groups["better"]]
@@ -149,7 +150,7 @@ def gains(found: Gains, source: str, w: Words) -> str:
     shown["90% range"] = [
         f"{a:+.3f} to {b:+.3f}" if np.isfinite(a) else "" for a, b in zip(groups["low"], groups["high"], strict=True)
     ]
-    shown["group"] = call
+    shown["group"] = np.select([groups["high"] < 0, groups["low"] > 0], ["harmed", "gains"], "unclear")
     return out + table(shown, label="Groups by number of source ratings")
 
 
@@ -173,7 +174,7 @@ def calibration(rows: pd.DataFrame, w: Words) -> str:
     )
     text = (
         f"{words.trust(covered, se)}: of the intervals that promise 90%, {covered:.0%} held the rating; of those that promise "
-        f"50%, {half:.0%} ({len(rows):,} held-out ratings)."
+        f"50%, {half:.0%} ({words.counted(len(rows), 'held-out rating')})."
     )
     caption = "Upwards: the share of ratings that were inside. Above the diagonal: too careful; below: too sure."
     return p(text) + figure(picture, caption) + note
@@ -189,23 +190,24 @@ def examples(found: list[Example], scale: tuple[float, float], source: str, targ
         else "The top of the list for one user of each kind. The dot is the expected rating, the bar its 90% range."
     )
     for one in found:
-        has = f"{one.n_own:,} ratings in {target}" + (f", {one.n_source:,} in {source}" if one.n_source else "")
+        has = f"{words.counted(one.n_own, 'rating')} in {target}"
+        has += f", {one.n_source:,} in {source}" if one.n_source else ""
         kind = words.WORDS["user"].kind[one.regime].capitalize()
         out += f"<h3>{kind}: user {escape(str(one.user))}</h3>{p(has, 'note')}"
         rows = ""
-        for row in one.items.itertuples():
-            low, mean, high = (float(np.clip(x, *scale)) for x in (row.lower, row.mean, row.upper))
+        for row in one.items.to_dict("records"):
+            low, mean, high = (float(np.clip(row[name], *scale)) for name in ("lower", "mean", "upper"))
             text = f"{low:.1f} to {high:.1f}"
             bar = svg.interval(low, mean, high, scale, f"expected {mean:.1f}, range {text}")
             rows += (
-                f"<tr><th scope='row'>{escape(row.item)}</th><td class='num'>{mean:.1f}</td>"
+                f"<tr><th scope='row'>{escape(row['item'])}</th><td class='num'>{mean:.1f}</td>"
                 f"<td><div class='beside'>{bar}<small>{text}</small></div></td>"
             )
             if has_source:
+                share = row["source_weight"]
                 rows += (
-                    "<td class='share'><div class='beside'>"
-                    f"{svg.share(row.source_weight, f'{row.source_weight:.0%} from the source')}"
-                    f"<small>{row.source_weight:.0%}</small></div></td>"
+                    f"<td class='share'><div class='beside'>{svg.share(share, f'{share:.0%} from the source')}"
+                    f"<small>{share:.0%}</small></div></td>"
                 )
             rows += "</tr>"
         heads = "<th scope='col'>item</th><th scope='col' class='num'>rating</th><th scope='col'>90% range</th>"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bayesrec.reports.facts import Z90, Chains, Gains
+from bayesrec.reports.facts import NONE, Z90, Chains, Gains
 
 __all__ = ["WORDS", "Words", "advice", "chance", "convergence", "headline", "percent", "reason"]
 
@@ -128,6 +128,17 @@ def reason(text: str) -> str:
     return f"{text.split(':')[0]} it" if text.startswith("one ") else text  # "one user decides: without ..."
 
 
+def counted(n: int, name: str) -> str:
+    """A number of things, with the plural where it belongs.
+
+    Examples
+    --------
+    >>> counted(1, "user"), counted(1200, "rating")
+    ('1 user', '1,200 ratings')
+    """
+    return f"{n:,} {name}{'' if n == 1 else 's'}"
+
+
 def joined(names: Iterable[str]) -> str:
     """Names as in a sentence.
 
@@ -213,6 +224,22 @@ def harmed(found: Gains) -> list[str]:
     return [str(name) for name, row in found.groups.iterrows() if row["high"] < 0]
 
 
+def who_rated(names: Iterable[str], source: str, w: Words) -> str:
+    """Groups by number of source ratings as in a sentence.
+
+    Examples
+    --------
+    >>> who_rated(["none", "1 to 5"], "books", WORDS["user"])
+    'users without ratings in books and users with 1 to 5 ratings there'
+    """
+    names = list(names)
+    some = [name for name in names if name != NONE]
+    if NONE not in names:
+        return f"{w.many} with {joined(some)} ratings in {source}"
+    out = f"{w.many} without ratings in {source}"
+    return f"{out} and {w.many} with {joined(some)} ratings there" if some else out
+
+
 def advice(
     table: pd.DataFrame | None,
     gain: Gains | None,
@@ -236,9 +263,7 @@ def advice(
     else:
         out.extend(_by_kind(table, ratings, w))
     if gain is not None and harmed(gain):
-        out.append(
-            f"Keep an eye on {w.many} with {joined(harmed(gain))} ratings in {source}: their predictions get worse with it."
-        )
+        out.append(f"Keep an eye on {who_rated(harmed(gain), source, w)}: their predictions get worse with it.")
     if gain is not None and gain.largest > DOMINATES:
         out.append(
             f"Look at {w.one} {gain.largest_id}: {gain.largest:.0%} of all differences come from this one {w.one}, "

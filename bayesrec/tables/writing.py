@@ -7,17 +7,18 @@ import errno
 import gzip
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bayesrec.errors import BayesrecError
+from bayesrec.errors import BayesrecError, DataError
 from bayesrec.files import beside
 from bayesrec.tables.formats import format_of, zipped
 
-__all__ = ["not_written", "plain", "records", "to_bytes", "write_bytes", "write_table"]
+__all__ = ["check_place", "not_written", "plain", "records", "to_bytes", "write_bytes", "write_table"]
 
 
 def write_table(frame: pd.DataFrame, path: str | Path) -> Path:
@@ -53,6 +54,15 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
     return path
 
 
+def check_place(path: str | Path) -> None:
+    """Refuse, before the work is done, a place that cannot be written to. Internal."""
+    near = next(place for place in Path(path).absolute().parents if place.exists())
+    if not near.is_dir():
+        raise DataError(f"{str(path)!r} cannot be written: {str(near)!r} is a file, not a folder")
+    if not os.access(near, os.W_OK | os.X_OK):
+        raise DataError(f"{str(path)!r} cannot be written: the folder {str(near)!r} is read-only; choose another place")
+
+
 def not_written(path: str | Path, error: OSError) -> BayesrecError:
     """Say why a file or folder could not be written, and what became of the old one. Internal."""
     why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
@@ -69,10 +79,10 @@ def to_bytes(frame: pd.DataFrame, form: str) -> bytes:
     if form == "jsonl":
         lines = (json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records(frame))
         return "".join(line + "\n" for line in lines).encode()
-    form_of = {"index": False, "sep": "\t" if form == "tsv" else ",", "lineterminator": "\n"}
-    text: str = frame.to_csv(**form_of)
+    sep = "\t" if form == "tsv" else ","
+    text = frame.to_csv(index=False, sep=sep, lineterminator="\n")
     if "\r" in text:  # the writer would leave a bare carriage return without quotes, and it would read as a line end
-        text = frame.to_csv(**form_of, quoting=csv.QUOTE_NONNUMERIC)
+        text = frame.to_csv(index=False, sep=sep, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     return text.encode()
 
 
