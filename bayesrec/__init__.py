@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bayesrec import data, datasets, errors, metrics, models, rules
+    from bayesrec import data, datasets, errors, interop, metrics, models, rules
     from bayesrec.data import Interactions, split
     from bayesrec.diagnostics import TransferReport, assess_transfer, negative_transfer, relevance, source_weight
     from bayesrec.evaluation import Evaluation, evaluate
@@ -38,6 +38,7 @@ _HOME = {
     "errors": "",
     "evaluate": "evaluation",
     "fit": "inference",
+    "interop": "",
     "load": "inference",
     "metrics": "",
     "models": "",
@@ -65,6 +66,7 @@ __all__ = [
     "errors",
     "evaluate",
     "fit",
+    "interop",
     "load",
     "metrics",
     "models",

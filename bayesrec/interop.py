@@ -1,4 +1,8 @@
-"""To and from other recommender libraries: Surprise, LensKit and RecBole."""
+"""To and from other recommender libraries: Surprise, LensKit and RecBole.
+
+RecBole's files are read with `bayesrec.datasets.recbole`. Where items are shared, tables hold users and items as the
+caller knows them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,12 @@ from bayesrec.tables import write_bytes
 __all__ = ["from_lenskit", "from_surprise", "lenskit_lists", "to_lenskit", "to_recbole", "to_surprise"]
 
 LENSKIT = {"user": ("user_id", "user"), "item": ("item_id", "item"), "time": ("timestamp", "time")}
+NAMES = {"user": "user_id", "item": "item_id", "time": "timestamp"}  # of LensKit and RecBole alike
+# what pandas, and so RecBole, takes for a missing value
+MISSING = frozenset(
+    ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+     "NULL", "NaN", "None", "n/a", "nan", "null")
+)  # fmt: skip
 
 
 def from_surprise(ratings: Any, target: Any = "target") -> Interactions:
@@ -33,7 +43,8 @@ def from_surprise(ratings: Any, target: Any = "target") -> Interactions:
     Returns
     -------
     Interactions
-        Raw ids, columns user, item, rating; no domain column.
+        Raw ids, columns user, item, rating and, where every row of a Dataset has a time that is a number, time; no
+        domain column.
 
     Raises
     ------
@@ -48,7 +59,7 @@ def from_surprise(ratings: Any, target: Any = "target") -> Interactions:
     [4.0, 2.0]
     """
     if hasattr(ratings, "raw_ratings"):
-        rows = [(user, item, value) for user, item, value, *_ in ratings.raw_ratings]
+        rows = [(user, item, value, *time[:1]) for user, item, value, *time in ratings.raw_ratings]
     elif hasattr(ratings, "all_ratings"):
         raw_user, raw_item = ratings.to_raw_uid, ratings.to_raw_iid
         rows = [(raw_user(user), raw_item(item), value) for user, item, value in ratings.all_ratings()]
@@ -57,8 +68,12 @@ def from_surprise(ratings: Any, target: Any = "target") -> Interactions:
             f"ratings must be a surprise Trainset or a Dataset with ratings, not {type(ratings).__name__}; for a Dataset of "
             f"given folds pass each fold's Trainset"
         )
-    frame = pd.DataFrame(rows, columns=["user", "item", "rating"])
-    return Interactions.from_frame(frame, target=target, domain=None)
+    names = ["user", "item", "rating", "time"][: len(rows[0]) if rows else 3]
+    frame, time = pd.DataFrame(rows, columns=names), None
+    if "time" in names:
+        frame["time"] = pd.to_numeric(frame["time"], errors="coerce")  # text, if it comes from a file
+        time = "time" if np.isfinite(frame["time"]).all() else None
+    return Interactions.from_frame(frame, target=target, domain=None, time=time)
 
 
 def to_surprise(data: Interactions, domain: Any = None, scale: tuple[float, float] | None = None) -> Any:
@@ -70,7 +85,8 @@ def to_surprise(data: Interactions, domain: Any = None, scale: tuple[float, floa
     domain : str or int, optional
         None is the target.
     scale : (float, float), optional
-        Lowest and highest rating, to which Surprise clips its predictions; None is what the rows hold.
+        Lowest and highest rating, to which Surprise clips its predictions; None is what the rows hold. A split's parts
+        hold different rows: give both the same.
 
     Returns
     -------
@@ -82,16 +98,22 @@ def to_surprise(data: Interactions, domain: Any = None, scale: tuple[float, floa
     MissingExtraError
         Surprise is not installed.
     DataError
-        An unknown domain, or one without rows.
+        An unknown domain, or one without rows; clicks, which Surprise has no models for; a scale that leaves ratings
+        out.
     """
     rows = _table(data, domain)
     if not len(rows):
         raise DataError(f"domain {data.target if domain is None else domain!r} has no rows: nothing for Surprise.")
+    if data.columns.value is None:
+        raise DataError("data are clicks, and Surprise predicts ratings; LensKit and RecBole take clicks.")
+    least, most = rows["rating"].min(), rows["rating"].max()
+    low, high = (least, most) if scale is None else scale
+    if not low <= least <= most <= high:
+        raise DataError(f"scale={scale!r} leaves ratings out: they are from {least:g} to {most:g}")
     try:
         from surprise import Dataset, Reader
     except ImportError as error:
-        raise _missing("Surprise", "scikit-surprise") from error
-    low, high = (rows["rating"].min(), rows["rating"].max()) if scale is None else scale
+        raise _missing("Surprise") from error
     ratings = rows[["user", "item", "rating"]]
     return Dataset.load_from_df(ratings, Reader(rating_scale=(float(low), float(high))))
 
@@ -157,7 +179,8 @@ def to_lenskit(data: Interactions, domain: Any = None) -> Any:
     Returns
     -------
     pandas.DataFrame (n rows)
-        user_id, item_id, rating (float64; left out for clicks), timestamp (where the data have times).
+        user_id, item_id, rating (float64; left out for clicks), timestamp (where the data have times; UTC). Ids are
+        int64 or objects.
 
     Raises
     ------
@@ -171,11 +194,11 @@ def to_lenskit(data: Interactions, domain: Any = None) -> Any:
     >>> to_lenskit(data).columns.tolist()
     ['user_id', 'item_id', 'rating']
     """
-    rows = _table(data, domain).rename(columns={"user": "user_id", "item": "item_id", "time": "timestamp"})
-    for name in ("user_id", "item_id"):
-        if not pd.api.types.is_integer_dtype(rows[name].dtype):
-            rows[name] = rows[name].astype(object)  # LensKit refuses the string type of pandas 3
-    return rows if data.columns.value is not None else rows.drop(columns="rating")
+    rows = _named(data, domain)
+    for name in ("user_id", "item_id"):  # LensKit refuses small and unsigned integers and the string type of pandas 3
+        ids = rows[name].infer_objects()
+        rows[name] = ids.astype("int64" if pd.api.types.is_integer_dtype(ids.dtype) else object)
+    return rows
 
 
 def lenskit_lists(recommendations: Any, data: Interactions) -> Any:
@@ -186,12 +209,12 @@ def lenskit_lists(recommendations: Any, data: Interactions) -> Any:
     recommendations : DataFrame
         With the id columns of `data`, rank and score.
     data : Interactions
-        Names the id columns.
+        Names the id columns; ``posterior.data`` will do.
 
     Returns
     -------
     lenskit.data.ItemListCollection
-        An ordered ItemList for each user, key ``user_id``.
+        An ordered ItemList for each user, key ``user_id``. A user without recommendations has none.
 
     Raises
     ------
@@ -200,14 +223,15 @@ def lenskit_lists(recommendations: Any, data: Interactions) -> Any:
     DataError
         A table without these columns.
     """
-    names = {data.columns.user: "user_id", data.columns.item: "item_id", "rank": "rank", "score": "score"}
+    columns = _as_called(data).columns
+    names = {columns.user: "user_id", columns.item: "item_id", "rank": "rank", "score": "score"}
     for name in names:
         if name not in list(recommendations.columns):
             raise DataError(f"recommendations have no column {name!r}; pass the answer of br.recommend as it is")
     try:
         from lenskit.data import ItemList, ItemListCollection
     except ImportError as error:
-        raise _missing("LensKit", "lenskit") from error
+        raise _missing("LensKit") from error
     frame = pd.DataFrame({new: np.asarray(recommendations[old]) for old, new in names.items()})
     lists = {
         user: ItemList(item_ids=part["item_id"].to_numpy(), scores=part["score"].to_numpy(dtype=float), ordered=True)
@@ -220,6 +244,7 @@ def to_recbole(data: Interactions, folder: str | os.PathLike[str]) -> list[Path]
     r"""Write each domain as a RecBole atomic file, ``folder/DOMAIN/DOMAIN.inter``. Provisional.
 
     RecBole's ``data_path`` is then `folder` and ``dataset`` the domain; ``br.datasets.recbole`` reads the files back.
+    RecBole itself is not needed here. Times are seconds since 1970 where they are datetimes.
 
     Parameters
     ----------
@@ -235,7 +260,8 @@ def to_recbole(data: Interactions, folder: str | os.PathLike[str]) -> list[Path]
     Raises
     ------
     DataError
-        An id with a tab or a line break, or a domain whose name cannot be a file's; nothing is written then.
+        An id that RecBole would read as another: with a tab, a line break or a quotation mark in front, or a word that
+        pandas takes for a missing value, such as "NA"; a domain whose name cannot be a file's. Nothing is written then.
     BayesrecError
         The disk is full, or the place cannot be written to.
 
@@ -253,8 +279,7 @@ def to_recbole(data: Interactions, folder: str | os.PathLike[str]) -> list[Path]
         name = str(domain)
         if not name or name in (".", "..") or any(mark in name for mark in "/\\:\0\n\t"):
             raise DataError(f"domain {domain!r} cannot be the name of a file; rename the domain")
-        rows = to_lenskit(data, domain)
-        contents[Path(folder, name, f"{name}.inter")] = _inter(rows)
+        contents[Path(folder, name, f"{name}.inter")] = _inter(_named(data, domain))
     return [write_bytes(path, content) for path, content in contents.items()]
 
 
@@ -262,14 +287,17 @@ def _inter(rows: pd.DataFrame) -> bytes:
     """Return the content of a .inter file: tab between, a typed header, no quotes."""
     kinds = {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"}
     text = {}
-    for name in rows:
+    for name in map(str, rows):
         if kinds[name] == "token":
             text[name] = [str(value) for value in rows[name]]
-            bad = next((value for value in text[name] if len(value.splitlines()) > 1 or {*"\t\n\r"} & {*value}), None)
-            if bad is not None:
-                raise DataError(
-                    f"{name} {bad!r} has a tab or a line break, which RecBole's files cannot hold; rename it"
-                )
+            for value in text[name]:
+                if value in MISSING:
+                    raise DataError(f"{name} {value!r} is a missing value to RecBole; rename it")
+                if len(value.splitlines()) > 1 or {*"\t\n\r"} & {*value} or value.startswith('"'):
+                    raise DataError(
+                        f"{name} {value!r} has a tab, a line break or a quotation mark in front, which RecBole's files "
+                        f"cannot hold; rename it"
+                    )
         else:
             column = rows[name]
             if pd.api.types.is_datetime64_any_dtype(column.dtype):
@@ -280,10 +308,22 @@ def _inter(rows: pd.DataFrame) -> bytes:
     return ("\n".join([head, *lines]) + "\n").encode()
 
 
-def _table(data: Interactions, domain: Any) -> pd.DataFrame:
-    """Rows of one domain: user, item, rating and, where there are times, time (seconds since 1970 for datetimes)."""
+def _as_called(data: Interactions) -> Interactions:
+    """Return the table with users and items as the caller knows them: that of a posterior may be transposed."""
     if not isinstance(data, Interactions):
         raise DataError(f"data must be Interactions, not {type(data).__name__}; make them with Interactions.from_frame")
+    return data.transposed() if data.columns.swapped else data
+
+
+def _named(data: Interactions, domain: Any) -> pd.DataFrame:
+    """Rows of one domain under the names of LensKit and RecBole, without a rating for clicks."""
+    rows = _table(data, domain).rename(columns=NAMES)
+    return rows if data.columns.value is not None else rows.drop(columns="rating")
+
+
+def _table(data: Interactions, domain: Any) -> pd.DataFrame:
+    """Rows of one domain: user, item, rating and, where there are times, time (UTC)."""
+    data = _as_called(data)
     code = len(data.domains) - 1 if domain is None else data.domain_code(domain)
     rows = data.mask(data.domain == code)
     out = pd.DataFrame(
@@ -294,5 +334,5 @@ def _table(data: Interactions, domain: Any) -> pd.DataFrame:
     return out
 
 
-def _missing(library: str, package: str) -> MissingExtraError:
-    return MissingExtraError(f"{library} is not installed: pip install {package}")
+def _missing(library: str) -> MissingExtraError:
+    return MissingExtraError(f"{library} is not installed: pip install 'bayesrec[interop]'")
