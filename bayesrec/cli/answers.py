@@ -52,11 +52,12 @@ def tell_data(data: Interactions) -> None:
 
 
 def check_out(path: Path | None) -> None:
-    """Refuse a table's file name before the work is done, not after."""
+    """Refuse a table's file name or place before the work is done, not after."""
     if path is not None:
-        from bayesrec.tables import format_of
+        from bayesrec.tables import check_place, format_of
 
         format_of(path)
+        check_place(path)
 
 
 def put(frame: pd.DataFrame, out: Path | None, as_json: bool, head: dict[str, Any], lines: list[str]) -> None:
@@ -143,7 +144,7 @@ def as_known(ids: pd.Series, vocabulary: Vocabulary) -> pd.Series:
         return ids if ids.isna().any() or pd.api.types.is_string_dtype(ids) else ids.astype(str)
     if kinds != {int} or pd.api.types.is_integer_dtype(ids):
         return ids
-    numbers = {text: int(text) if isinstance(text, str) and whole(text) else text for text in ids.unique()}
+    numbers = {text: int(text) if isinstance(text, str) and whole(text) else text for text in ids.unique().tolist()}
     out = [numbers.get(word, word) for word in ids]
     plain = all(isinstance(word, int) for word in numbers.values())
     return pd.Series(out, index=ids.index, name=ids.name, dtype="int64" if plain else object)

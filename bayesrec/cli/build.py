@@ -106,18 +106,34 @@ def load_model(path: Path) -> Posterior:
     return load(path)
 
 
-def check_folder(out: Path) -> None:
-    """Refuse a place for a model before the fit, not after."""
+def check_folder(out: Path, checkpoint: Path | None = None) -> None:
+    """Refuse a place for a model, or for its checkpoint, before the fit, not after."""
+    from bayesrec.tables import check_place
+
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "bayesrec.json").exists()):
         raise DataError(f"--out {out}: it exists and is no model folder; it is left alone. Choose another name")
+    check_place(out)
+    if checkpoint is None:
+        return
+    if checkpoint.is_file() or (checkpoint / "bayesrec.json").exists():
+        kind = "file" if checkpoint.is_file() else "model folder"
+        raise DataError(f"--checkpoint {checkpoint} is a {kind}; name a folder of its own")
+    if checkpoint.resolve().is_relative_to(out.resolve()):
+        raise DataError(
+            f"--checkpoint {checkpoint} lies in --out {out}, which is replaced at the end; name another folder"
+        )
+    check_place(checkpoint / "chain-0.npz")
 
 
 def check_page(out: Path) -> None:
     """Refuse a place for a page before the work, not after."""
+    from bayesrec.tables import check_place
+
     if out.is_dir():
         raise DataError(f"{str(out)!r} is a folder; name a file such as {out / 'report.html'}")
     if not out.parent.is_dir():
         raise DataError(f"{str(out)!r}: there is no folder {str(out.parent)!r}; make it, or choose another name")
+    check_place(out)
 
 
 def _none(text: str | None) -> str | None:

@@ -34,7 +34,7 @@ def fit(
     from bayesrec.tables import not_written
 
     began = time.perf_counter()
-    check_folder(out)
+    check_folder(out, checkpoint)
     with heard() as lines:
         how, what = make_method(method), make_model(model)
         rows = load_data(data)

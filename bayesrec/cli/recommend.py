@@ -78,7 +78,7 @@ def _ids(posterior: Posterior, users: str | None, users_file: Path | None) -> An
         words = read_table(str(users_file), [Column(column, "id", "users, as the model's table had them")])[column]
         words = words.drop_duplicates()
     ids = as_known(words, known)
-    strangers = ids[~ids.isin(home)]
+    strangers = ids[~ids.isin(home) & ids.notna()]
     near = home if len(home) <= NEAREST_AMONG else ()
     for word in strangers.head(3):
         like = nearest(word, near) if isinstance(word, str) else ""

@@ -125,9 +125,11 @@ def _layout(entry: Entry, order: str | None) -> tuple[Spec, bool]:
 def _products(entry: Entry, rated: Collection[str], problems: Problems) -> pd.DataFrame:
     """Read the products that are rated from one file of metadata."""
     rows = []
-    for _, record in json_records(entry, problems):
+    for number, record in json_records(entry, problems):
         item = record.get("parent_asin") or record.get("asin")
-        if item in rated:
+        if not isinstance(item, str):
+            problems.add(f"malformed lines of {entry.base}, dropped", f"line {number}")
+        elif item in rated:
             rows.append(
                 {
                     "item": item,

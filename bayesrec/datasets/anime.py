@@ -70,5 +70,6 @@ def anime(
             key = next((name for name in fields(first_line(table), sep) if name.strip() == "anime_ids"), "anime_id")
             items = text_table(table, sep, None, problems, {key: "int"})
             items = items.rename(columns={key: "item", "genre": "genres"})
-            items["genres"] = items["genres"].str.replace(r"\s*,\s*", "|", regex=True)
+            if "genres" in items:
+                items["genres"] = items["genres"].str.replace(r"\s*,\s*", "|", regex=True)
         return Dataset(source.stem, ratings, items, problems=problems.sentences())

@@ -13,6 +13,7 @@ from bayesrec.errors import DataError
 
 Keep = Callable[[pd.DataFrame], Any]
 _MILLISECONDS = 10**11  # as seconds this would be the year 5138
+_TIMES = (-62_135_596_800, 253_402_300_800)  # seconds at which the years 1 and 10000 begin
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -142,6 +143,11 @@ class Collector:
             block, lines = block[good], lines[good]
         if "time" in block:
             block = block.assign(time=as_time(block["time"]))
+            seconds = block["time"].to_numpy().astype(np.int64)
+            good = (seconds >= _TIMES[0]) & (seconds < _TIMES[1])
+            if not good.all():
+                self._report(~good, "times outside the years 1 to 9999, dropped", label, lines)
+                block, lines = block[good], lines[good]
         if self.keep is not None:
             mask = np.asarray(self.keep(block))
             if mask.dtype != bool or mask.shape != (len(block),):

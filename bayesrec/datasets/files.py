@@ -167,6 +167,14 @@ def _folder(top: Path) -> Iterator[Entry]:
                 yield Entry(str(PurePosixPath(inside, name)), str(path), _opener(path))
 
 
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Refuse a .tar that ends between two members: the module takes it for a whole one."""
+    if tar.fileobj is not None:
+        tar.fileobj.seek(tar.offset)
+        if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("the block that ends a .tar is missing")
+
+
 def _archive(name: str, label: str, raw: Callable[[], IO[bytes]], stack: ExitStack) -> Iterator[Entry]:
     """Yield the members of an archive, those of a .tar inside it too; any other file is its own only member."""
     lower = name.lower()
@@ -177,6 +185,7 @@ def _archive(name: str, label: str, raw: Callable[[], IO[bytes]], stack: ExitSta
     elif lower.endswith(_TARS):
         tar = stack.enter_context(tarfile.open(fileobj=stack.enter_context(raw()), mode="r:*"))  # noqa: SIM115
         members = {m.name: partial(tar.extractfile, m) for m in tar.getmembers() if m.isfile()}
+        _check_end(tar)
     else:
         yield Entry(name, label, raw)
         return

@@ -112,7 +112,8 @@ def _items(source: Source, problems: Problems) -> pd.DataFrame | None:
     else:
         table = text_table(entry, ",", None, problems, {"movieId": "int", "title": "str"})
         table = table.rename(columns={"movieId": "item"})
-    table["genres"] = table["genres"].replace("(no genres listed)", "")
+    if "genres" in table:
+        table["genres"] = table["genres"].replace("(no genres listed)", "")
     links = source.find("links.csv")
     if links is None:
         return table

@@ -12,7 +12,8 @@ from bayesrec.datasets.common import Collector, Dataset, Keep, Problems
 from bayesrec.datasets.files import Entry, open_source
 from bayesrec.datasets.tables import Spec, blocks, parse, text_table
 
-_HEADING = re.compile(rb"^(\d+):\s*\n", re.MULTILINE)
+_HEADING = re.compile(rb"^([^,\n]*):[ \t]*\n", re.MULTILINE)
+_NO_HEADING, _NO_ITEM = -1, -2  # above the first heading; below one that is no number
 _SPEC = Spec.of(",", user="int", rating="float", time="date")
 
 
@@ -73,10 +74,10 @@ def netflix(
 
 def _collect(entry: Entry, into: Collector) -> bool:
     """Read one file; a line such as "17:" names the item of the lines below it. True when there are enough rows."""
-    number, item = 1, -1
+    number, item = 1, _NO_HEADING
     with entry.open() as stream:
         for data in blocks(stream, entry.label):
-            if item < 0:  # rows above the first heading belong to no film
+            if item == _NO_HEADING:  # rows above the first heading belong to no film
                 head = _HEADING.search(data)
                 above = data[: head.start() if head else len(data)]
                 orphans = sum(1 for line in above.split(b"\n") if line.strip())
@@ -91,12 +92,19 @@ def _collect(entry: Entry, into: Collector) -> bool:
             n_lines = data.count(b"\n")
             row_item = np.full(n_lines, item, dtype=np.int64)
             for head, start, end in zip(heads, starts, [*starts[1:], n_lines], strict=False):
-                row_item[start:end] = item = int(head[1])
+                item = int(head[1]) if re.fullmatch(rb"[0-9]{1,18}", head[1]) else _NO_ITEM
+                row_item[start:end] = item
             is_row = np.ones(n_lines, dtype=bool)
             is_row[starts] = False
             numbers = np.arange(number, number + n_lines)[is_row]
             frame, lines = parse(_HEADING.sub(b"", data), numbers, _SPEC, into.problems, entry.label)
             frame.insert(1, "item", row_item[lines - number])
+            if (row_item == _NO_ITEM).any():  # a heading that is no number, and the rows below it
+                first = f"{entry.label}, line {number + int((row_item == _NO_ITEM).argmax())}"
+                orphan = frame["item"].to_numpy() == _NO_ITEM
+                broken = sum(not re.fullmatch(rb"[0-9]{1,18}", head[1]) for head in heads)
+                into.problems.add("malformed lines, dropped", first, broken + int(orphan.sum()))
+                frame, lines = frame[~orphan], lines[~orphan]
             number += n_lines
             if len(frame) and into.add(frame, entry.label, lines):
                 return True

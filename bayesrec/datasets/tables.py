@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -19,6 +20,7 @@ from bayesrec.errors import DataError
 
 _BLOCK = 1 << 23  # bytes read at a time
 _JSON_ROWS = 100_000
+_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _DTYPES: dict[str, Any] = {"int": np.int64, "float": np.float64, "date": str, "str": str}
 
 
@@ -166,10 +168,12 @@ def _parse_fast(data: bytes, n_lines: int, spec: Spec) -> pd.DataFrame | None:
         if b"\t" in data:
             return None
         data, sep = data.replace(sep.encode(), b"\t"), "\t"
-    if n_lines == 0 or b'"' in data or data.count(sep.encode()) != n_lines * (spec.width - 1):
+    if n_lines == 0 or b'"' in data or b"\r" in data or data.count(sep.encode()) != n_lines * (spec.width - 1):
         return None
     kinds = {at: kind for at, _, kind in spec.wanted}
     mark = sep.encode()
+    if {b"true", b"false"} & set(data.partition(b"\n")[0].lower().split(mark)):
+        return None  # pandas makes numbers of a column of truth values
     edges = (mark + b" ", b" " + mark, b"\n ", b" \n")
     if "str" in kinds.values() and b" " in data and (data[:1] == b" " or any(edge in data for edge in edges)):
         return None  # blanks around an id are no part of it
@@ -186,7 +190,10 @@ def _parse_fast(data: bytes, n_lines: int, spec: Spec) -> pd.DataFrame | None:
                 return None
             for at, kind in kinds.items():
                 if kind == "date":
-                    frame[at] = pd.to_datetime(frame[at].str[:10], format="%Y-%m-%d").astype("datetime64[s]")
+                    day = frame[at].str[:10]
+                    if not day.str.fullmatch(_DAY).all():
+                        return None  # pandas takes 2005-9-6 and NaT
+                    frame[at] = pd.to_datetime(day, format="%Y-%m-%d").astype("datetime64[s]")
     except (ValueError, ArithmeticError, TypeError):  # no number, too large a one, not UTF-8, no date
         return None
     frame = frame[[at for at, _, _ in spec.wanted]]
@@ -219,7 +226,7 @@ def _word(text: str) -> str:
 
 def _date(text: str) -> np.datetime64:
     """Read the day at the start of a text."""
-    if len(text) < 10:
+    if not re.match(_DAY, text):
         raise ValueError
     return np.datetime64(text[:10], "s")
 
@@ -266,7 +273,9 @@ def text_table(
         if not (utf8 or latin):
             problems.add("lines that are not UTF-8, read as Latin-1", f"{entry.label}, line {number}")
         rows.append(row)
-    table = pd.DataFrame(rows, columns=[name for name in columns or () if name])
+    if columns is None:
+        raise DataError(f"{entry.label} is empty")
+    table = pd.DataFrame(rows, columns=[name for name in columns if name])
     key = next(iter(ids))
     repeated = table[key].duplicated()
     problems.add(f"repeated ids in {entry.base}, the first kept", count=int(repeated.sum()))

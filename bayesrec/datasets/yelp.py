@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import pandas as pd
 
@@ -82,12 +82,12 @@ def yelp(
 def _businesses(entry: Entry, rated: Collection[str], problems: Problems) -> pd.DataFrame:
     rows = [
         {
-            "item": record["business_id"],
+            "item": item,
             **{name: record.get(name) for name in _BUSINESS},
             "categories": "|".join(_names(record.get("categories"))),
         }
-        for _, record in json_records(entry, problems)
-        if record.get("business_id") in rated
+        for item, record in _by_id(entry, "business_id", problems)
+        if item in rated
     ]
     return pd.DataFrame(rows, columns=["item", *_BUSINESS, "categories"]).drop_duplicates("item", ignore_index=True)
 
@@ -96,8 +96,7 @@ def _users(
     entry: Entry, rating: Collection[str], friends: bool, problems: Problems
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     rows, edges = [], []
-    for _, record in json_records(entry, problems):
-        user = record.get("user_id")
+    for user, record in _by_id(entry, "user_id", problems):
         if user in rating:
             rows.append({"user": user, **{name: record.get(name) for name in _USER}})
             if friends:
@@ -105,6 +104,15 @@ def _users(
     users = pd.DataFrame(rows, columns=["user", *_USER]).drop_duplicates("user", ignore_index=True)
     trust = pd.DataFrame(edges, columns=["truster", "trustee"]).drop_duplicates(ignore_index=True) if friends else None
     return users, trust
+
+
+def _by_id(entry: Entry, key: str, problems: Problems) -> Iterator[tuple[str, dict]]:
+    """Yield the id and the object of each line; lines without an id are counted."""
+    for number, record in json_records(entry, problems):
+        if isinstance(record.get(key), str):
+            yield record[key], record
+        else:
+            problems.add(f"malformed lines of {entry.base}, dropped", f"line {number}")
 
 
 def _names(value: object) -> list[str]:

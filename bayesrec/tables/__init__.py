@@ -9,10 +9,11 @@ from __future__ import annotations
 from bayesrec.tables.formats import format_of
 from bayesrec.tables.kinds import whole
 from bayesrec.tables.reading import Column, read_table, read_tables
-from bayesrec.tables.writing import not_written, plain, records, to_bytes, write_bytes, write_table
+from bayesrec.tables.writing import check_place, not_written, plain, records, to_bytes, write_bytes, write_table
 
 __all__ = [
     "Column",
+    "check_place",
     "format_of",
     "not_written",
     "plain",

@@ -67,9 +67,18 @@ def parse(data: bytes, form: str, path: Path) -> pd.DataFrame:
 
 def _parquet(data: bytes, path: Path) -> pd.DataFrame:
     try:
-        return parquet.read_table(pa.BufferReader(data)).to_pandas(ignore_metadata=True)
+        file = parquet.ParquetFile(pa.BufferReader(data))
+        _once(file.schema_arrow.names, path, "rename one")
+        return file.read().to_pandas(ignore_metadata=True, date_as_object=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{str(path)!r} is no Parquet file, or damaged or cut short: {error}") from error
+
+
+def _once(names: list[str], path: Path, advice: str) -> None:
+    """Refuse a table of which two columns have one name."""
+    twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
+    if twice is not None:
+        raise DataError(f"{str(path)!r} has two columns named {twice!r}; {advice}")
 
 
 def _jsonl(data: bytes, path: Path) -> pd.DataFrame:
@@ -80,7 +89,7 @@ def _jsonl(data: bytes, path: Path) -> pd.DataFrame:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:  # UnicodeDecodeError is one too
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
             raise DataError(f"{str(path)!r}, line {number} is no JSON: {error}; correct or delete the line") from error
         if not isinstance(row, dict):
             raise DataError(f'{str(path)!r}, line {number} is no JSON object such as {{"user": 1}}: {row!r:.60}')
@@ -101,9 +110,9 @@ def _csv(data: bytes, path: Path, form: str) -> pd.DataFrame:
         first = data.splitlines()[0].decode()
         mark = "\t" if form == "tsv" else next((m for m in ",;\t" if m in first), ",")
         names = [name.strip() for name in next(csv.reader([first], delimiter=mark))]
-        twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
-        if twice is not None:
-            raise DataError(f"{str(path)!r} has two columns named {twice!r}; rename one in its first line")
+        _once(names, path, "rename one in its first line")
+        if not data.endswith((b"\n", b"\r")):
+            data += b"\n"  # the parser takes a first line without an end for no line
         table = arrow_csv.read_csv(
             pa.BufferReader(data),
             arrow_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),

@@ -86,6 +86,8 @@ def read_tables(paths: Mapping[Any, str | Path], columns: Sequence[Column] | Non
         bare = {name: series for name, series in having.items() if name in untyped}
         kind = kind_of.get(column, "any")
         if kind == "id":
+            for name, series in having.items():
+                kinds.check_ids(series, repr(str(paths[name])))
             if all(kinds.all_whole(s) if name in bare else not kinds.is_text(s) for name, s in having.items()):
                 having |= {name: kinds.integers(series) for name, series in bare.items()}
             else:
@@ -133,4 +135,4 @@ def _wanted(table: pd.DataFrame, path: str | Path, columns: Sequence[Column] | N
             )
     if not len(table):
         raise DataError(f"{str(path)!r} has no rows")
-    return table if columns is None else table[[c.name for c in columns if c.name in names]].copy()
+    return table if columns is None else table[list(dict.fromkeys(c.name for c in columns if c.name in names))].copy()

@@ -139,6 +139,32 @@ def test_by_time(films):
     assert items.target == "new"
 
 
+@pytest.mark.parametrize("share", [0.005, 0.31, 0.5, 0.995])
+def test_by_time_by_share_against_pandas(films, share):
+    data = datasets.by_time(films, share)
+    frame = films.ratings.assign(rank=films.ratings["time"].rank(method="min") - 1)
+    assert frame["time"].is_unique
+    expected = np.where(frame["rank"] < int(share * len(frame)), "before", "after")
+    assert triples(data) == dict(zip(zip(frame["user"], frame["item"], strict=True), expected, strict=True))
+
+
+def test_builders_lose_and_change_no_value(films):
+    """Values and times of what is built are those of the ratings, pair by pair."""
+    items = films.items.assign(genres=films.items["genres"].where(films.items["item"] % 3 > 0, "Comedy|Drama"))
+    dataset = Dataset("x", films.ratings, items)
+    built = {
+        "genre": datasets.by_genre(dataset, ["Drama", "War"], "Comedy"),
+        "category": datasets.by_category(dataset, "type", "TV", "Film"),
+        "time": datasets.by_time(dataset, "2001-06-01"),
+        "file": datasets.by_file({"a": films.ratings[:80], "b": films.ratings[80:]}, "b"),
+    }
+    wanted = items[items["genres"].str.contains("Comedy|Drama|War")]["item"]
+    for name, data in built.items():
+        rows = films.ratings if name != "genre" else films.ratings[films.ratings["item"].isin(wanted)]
+        found = data.to_frame()[["user", "item", "rating", "time"]].sort_values(["user", "item"], ignore_index=True)
+        pd.testing.assert_frame_equal(found, rows.sort_values(["user", "item"], ignore_index=True), check_dtype=False)
+
+
 def test_by_time_by_share(films):
     data = datasets.by_time(films, 0.8)
     assert (~data.is_target).sum() == 160

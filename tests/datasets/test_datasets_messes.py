@@ -5,6 +5,8 @@ from __future__ import annotations
 import datasets_layouts as layouts
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bayesrec import datasets
 from bayesrec.datasets import tables
@@ -209,6 +211,32 @@ def test_the_fast_and_the_slow_parser_agree(kind):
     assert fast.equals(slow)
     assert fast.dtypes.equals(slow.dtypes)
     assert lines.tolist() == kept.tolist() == [5, 6]
+
+
+WORDS = {
+    "int": ["1", "-5", "007", "+7", " 3", "3.0", "1e3", "", "x", "1_0", "0x1f", "9223372036854775808", "nan", "-0", "1 2"],
+    "float": ["2.5", ".5", "5.", "-1e-3", "1e400", "nan", "inf", "+2", " 2", "", "1_0", "NULL", "True", "0x10", "1,5"],
+    "str": ["a", "NA", "null", "", " a", "a ", "ü", "#x", "'q", "a\x00b", "\\N", "a\rb", "-"],
+    "date": ["2005-09-06", "2005-09-06 10:00:00", "2005-9-6", "2005-13-01", "", "9999-12-31", "20050906", "2005-02-30",
+             "2005-09- 6", "NaT", "2005-W01-1", "-005-01-01"],
+}  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_what_the_fast_parser_takes_the_slow_one_reads_the_same(data):
+    """The fast one may decline a block; what it does not decline must be exactly the lines, one by one."""
+    sep = data.draw(st.sampled_from(["\t", ",", "::", " "]))
+    kinds = data.draw(st.lists(st.sampled_from(list(WORDS)), min_size=1, max_size=3))
+    fields = st.tuples(*(st.one_of(st.just(WORDS[kind][0]), st.sampled_from(WORDS[kind])) for kind in kinds))
+    lines = [sep.join(line) for line in data.draw(st.lists(fields, min_size=1, max_size=3))]
+    spec = tables.Spec(sep, len(kinds), tuple((k, f"c{k}", kind) for k, kind in enumerate(kinds)))
+    block = ("\n".join(lines) + "\n").encode()
+    fast = tables._parse_fast(block, len(lines), spec)
+    if fast is not None:
+        slow, kept = tables.parse(block + b"\n", np.arange(len(lines) + 1), spec, Problems(), "x")
+        assert kept.tolist() == list(range(len(lines)))
+        assert fast.equals(slow)
 
 
 def test_quoted_fields(tmp_path):

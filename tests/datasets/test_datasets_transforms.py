@@ -7,6 +7,8 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 
 from bayesrec import datasets
@@ -56,6 +58,52 @@ def test_k_core_refuses_and_takes_nothing(frame):
     with pytest.raises(DataError, match=r"no column 'item' .*did you mean 'items'"):
         datasets.k_core(frame.rename(columns={"item": "items"}))
     assert len(datasets.k_core(frame[:0])) == 0
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=14, unique=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PAIRS, st.integers(1, 3), st.integers(1, 3))
+def test_the_k_core_is_the_greatest_of_all_cores(pairs, user, item):
+    """Over every set of users and items: the union of all parts with the property is the core."""
+    users, items = sorted({u for u, _ in pairs}), sorted({i for _, i in pairs})
+    union: set = set()
+    for a in range(1, 2 ** len(users)):
+        for b in range(1, 2 ** len(items)):
+            ours = {u for k, u in enumerate(users) if a >> k & 1}, {i for k, i in enumerate(items) if b >> k & 1}
+            part = [p for p in pairs if p[0] in ours[0] and p[1] in ours[1]]
+            n_users, n_items = Counter(u for u, _ in part), Counter(i for _, i in part)
+            if all(n_users[u] >= user for u in ours[0]) and all(n_items[i] >= item for i in ours[1]):
+                union |= set(part)
+    frame = pd.DataFrame(pairs, columns=["user", "item"], dtype="int64")
+    core = datasets.k_core(frame, user, item)
+    assert list(zip(core["user"], core["item"], strict=True)) == [pair for pair in pairs if pair in union]
+    assert datasets.k_core(core, user, item).equals(core)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(-50, 50), min_size=1, max_size=40), st.integers(1, 8))
+def test_time_bins_keep_the_order_and_the_moments_and_share_the_rows(times, by):
+    found = datasets.time_bins(pd.DataFrame({"time": times}), by)["bin"].to_numpy()
+    for a, one in zip(times, found, strict=True):
+        for b, two in zip(times, found, strict=True):
+            assert (a < b) <= (one <= two)
+            assert (a == b) <= (one == two)
+    assert found.min() >= 0
+    assert found.max() < by
+    if len(set(times)) == len(times):
+        sizes = np.bincount(found, minlength=by)
+        assert sizes.max() - sizes.min() <= 1
+
+
+@pytest.mark.parametrize(("by", "unit"), [("D", "datetime64[D]"), ("M", "datetime64[M]"), ("Y", "datetime64[Y]")])
+def test_time_bins_of_the_calendar_against_numpy(by, unit):
+    rng = np.random.default_rng(2)
+    times = np.datetime64("1969-06-01", "s") + rng.integers(0, 3 * 10**8, 200).astype("timedelta64[s]")
+    found = datasets.time_bins(pd.DataFrame({"time": times}), by)["bin"].to_numpy()
+    numbers = times.astype(unit).astype(int)
+    assert np.array_equal(found, numbers - numbers.min())
 
 
 def test_tables_that_are_none(frame):
