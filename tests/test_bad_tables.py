@@ -89,6 +89,11 @@ BAD = {
         {},
         "'rating': 2 value.*NaN or infinite.*row 2",
     ),
+    "a number beyond floats": (
+        lambda: table(rating=pd.Series([1, 10**400, 3, 4, 5], dtype=object)),
+        {},
+        "'rating': 1 value.*NaN or infinite.*row 1",
+    ),
     "text values": (lambda: table(rating=list("54321")), {}, "'rating': 5.*not numbers.*row 0.*'5'; convert"),
     "one text": (lambda: table(rating=[1, 2, "x", 4, 5]), {}, "'rating': 1 value.*row 2.*'x'"),
     "date values": (lambda: table(rating=pd.to_datetime(["2024-01-01"] * 5)), {}, "not numbers"),

@@ -332,3 +332,11 @@ def test_a_bad_seed_is_refused_before_anything_is_fitted(data, transfer, target_
     assert fits == []
     with pytest.raises(DataError, match=r"seed must be a whole number of at least 0"):
         br.negative_transfer(transfer, transfer, target_rows, seed=seed)
+
+
+@pytest.mark.parametrize("effect", [-0.1, float("nan"), float("inf"), True, "0.1", None])
+def test_an_effect_of_interest_is_a_number_of_nats(data, transfer, pmf, effect):
+    with pytest.raises(DataError, match="min_effect must be a number of nats a row"):
+        br.negative_transfer(transfer, pmf, data.mask(data.is_target), min_effect=effect)
+    with pytest.raises(DataError, match="min_effect must be a number of nats a row"):
+        br.assess_transfer(br.models.TransferMF(), data, br.Gibbs(), min_effect=effect)

@@ -180,6 +180,7 @@ def negative_transfer(
     'undetermined'
     """
     seed = checked_seed(seed)
+    _check_effect(min_effect)
     scores = held_out(with_transfer, without_transfer, test)
     return report([scores], with_transfer.data, _labels(with_transfer.model, without_transfer.model), min_effect, seed)
 
@@ -242,6 +243,7 @@ def assess_transfer(
     ('TransferMF', 'TransferMF without the source')
     """
     seed = checked_seed(seed)
+    _check_effect(min_effect)
     baseline = PMF(rank=model.rank, likelihood=model.likelihood) if baseline is None else baseline
     parts = []
     for train, test in split.kfold_users(data, folds=folds, n_support=n_support, seed=seed):
@@ -250,6 +252,12 @@ def assess_transfer(
             bare = fit_unchecked(baseline, train.without_sources(), method, seed, progress)
         parts.append(held_out(arm, bare, test))
     return report(parts, data, _labels(model, baseline), min_effect, seed)
+
+
+def _check_effect(min_effect: Any) -> None:
+    number = isinstance(min_effect, (int, float, np.integer, np.floating)) and not isinstance(min_effect, bool)
+    if not number or not 0.0 <= min_effect < np.inf:
+        raise DataError(f"min_effect must be a number of nats a row, 0 or more, not {min_effect!r}")
 
 
 def _labels(model: Model, baseline: Model) -> tuple[str, str]:
