@@ -151,7 +151,7 @@ def _series(name: str, values: Any, backend: Any) -> nw.Series:
 def _plain(value: Any) -> Any:
     """Return a Decimal, and an integer that is too large for one, as a float, anything else as it is."""
     if isinstance(value, int) and abs(value) >= 2**63:
-        return float(value) if abs(value) < 2**1023 else math.copysign(math.inf, value)
+        return float(value) if abs(value) < 2**1023 else math.inf if value > 0 else -math.inf
     return float(value) if isinstance(value, Decimal) else value
 
 
