@@ -1,4 +1,4 @@
-"""The three models through the conformance suite."""
+"""The three models through the conformance grid."""
 
 from __future__ import annotations
 
@@ -27,16 +27,7 @@ class TestTransferMF(ModelConformance):
 class TestTransferMFWithoutGate(ModelConformance):
     model = br.models.TransferMF(rank=1, gate=False)
     uses_source = True
-
-
-class TestOneNoiseForAll(ModelConformance):
-    model = br.models.TransferMF(rank=1, likelihood=br.Gaussian(user_noise=False))
-    uses_source = True
-
-
-class TestPMFOneNoiseForAll(ModelConformance):
-    model = br.models.PMF(rank=1, likelihood=br.Gaussian(user_noise=False))
-    uses_source = False
+    likelihoods = ()
 
 
 @pytest.mark.parametrize("model", [br.models.PMF, br.models.CollectiveMF, br.models.TransferMF])

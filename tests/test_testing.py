@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyro
@@ -11,9 +16,10 @@ import pytest
 import torch
 
 import bayesrec as br
-from bayesrec.inference import sample_prior
-from bayesrec.models import PMF, CollectiveMF, TransferMF
-from bayesrec.testing import Case, ModelConformance, draws, example_frame, prediction
+from bayesrec.errors import UnsupportedMethodError
+from bayesrec.inference import NUTS, SVI, Gibbs, sample_prior
+from bayesrec.models import PMF, CollectiveMF, TransferMF, priors
+from bayesrec.testing import Case, ModelConformance, agreement, draws, example_frame, prediction
 from bayesrec.testing.case import global_state_untouched
 
 
@@ -171,6 +177,48 @@ class Doubled(br.Gaussian):
         return 2.0 * super().log_density(state, table, errors)
 
 
+class OthersInTheMatrix(PMF):
+    """Gives SVI the vectors of other users."""
+
+    def raters(self, latents):
+        return super().raters(latents).flip(-2)
+
+
+class PriorOfAnother(PMF):
+    """Samples users whom its blocks do not know: all nearly alike."""
+
+    def prior(self, schema):
+        out = priors.item_prior(schema, self.rank) | priors.population_prior(self.rank)
+        shape = out["user_mean"].shape[:-1] + (schema.n_users,)
+        cov = 0.001 * out["user_cov"].unsqueeze(-3)
+        users = dist.MultivariateNormal(out["user_mean"].unsqueeze(-2), covariance_matrix=cov)
+        out["user_vector"] = pyro.sample("user_vector", users.expand(shape).to_event(1))
+        return out | self.likelihood.prior(schema)
+
+
+class PreciseForSVI(br.Gaussian):
+    """Gives SVI a third of the noise."""
+
+    def precision(self, latents):
+        return 9.0 * super().precision(latents)
+
+
+class NoFits(PMF):
+    """Refuses every method, and says so before anything is done."""
+
+    def start(self, table, rng):
+        raise UnsupportedMethodError("there is no way to fit this")
+
+
+class NoSVI(PMF):
+    """Refuses SVI, after some sweeps."""
+
+    def leaves(self, table):
+        raise UnsupportedMethodError("no SVI")
+
+
+SHORT_SVI = SVI(steps=5, draws=10, chains=2)
+
 FAULTS = [
     (IgnoresDomain(rank=1), True, draws.stated_log_density, "not that of score"),
     (NarrowSource(rank=1), True, prediction.unknown_user, "'source'.*simulation"),
@@ -218,8 +266,118 @@ def test_the_same_checks_pass_a_sound_model():
         check(case)
 
 
+DISAGREEMENTS = [
+    (OthersInTheMatrix(rank=1), SHORT_SVI, "expected ratings"),
+    (PriorOfAnother(rank=2), SHORT_SVI, "expected ratings"),
+    (PMF(rank=1, likelihood=PreciseForSVI()), SHORT_SVI, "sd of a new rating"),
+    pytest.param(PriorOfAnother(rank=2), NUTS(), "expected ratings", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("model", "method", "message"), DISAGREEMENTS)
+def test_a_method_that_samples_another_posterior_is_caught(model, method, message):
+    with pytest.raises(AssertionError, match=f"{type(method).__name__}'s {message}"):
+        agreement.agrees_with_gibbs(Case(model, False, method=method))
+
+
+@pytest.mark.parametrize(
+    ("model", "check", "message"),
+    [
+        (FirstComeFirstServed(rank=1), prediction.relabelling, "depend on the ids"),
+        (LastRowDecides(rank=1), prediction.row_order, "order of the rows"),
+        (Leaky(rank=1), prediction.source_is_used, "uses_source=False"),
+        (PrivateDice(rank=1), draws.no_global_state, "fit changes NumPy's"),
+    ],
+)
+def test_faults_of_a_fit_are_caught_under_another_method(model, check, message):
+    with pytest.raises(AssertionError, match=message):
+        check(Case(model, False, method=SHORT_SVI))
+
+
+def test_a_refusal_comes_before_any_work():
+    for method in ModelConformance.methods:
+        agreement.refuses_at_once(Case(NoFits(rank=1), False, method=method))
+    with pytest.raises(AssertionError, match="SVI is refused only after work: block 'users' was updated"):
+        agreement.refuses_at_once(Case(NoSVI(rank=1), False, method=SHORT_SVI))
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        agreement.refuses_at_once(Case(PMF(rank=1), False, method=SHORT_SVI))
+
+
+def test_a_model_that_is_not_exported_is_saved_and_not_loaded():
+    draws.save_and_load(Case(Leaky(rank=1)))
+    namesake = type("PMF", (PMF,), {"__doc__": "Would be loaded as another model."})
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        draws.save_and_load(Case(namesake(rank=1), False))
+
+
+def cells(cls, name):
+    """Ids of the cells that a test of a conformance class runs in, with a "!" where they are slow."""
+    found = []
+
+    class Metafunc:
+        fixturenames = ("case",)
+        function = staticmethod(getattr(cls, name))
+
+        class config:
+            addinivalue_line = staticmethod(lambda *args: None)
+
+        def parametrize(self, argument, values, **options):
+            assert (argument, options) == ("case", {"indirect": True, "scope": "class"})
+            found.extend(values)
+
+    cls().pytest_generate_tests(Metafunc())
+    return [p.id + ("!" if p.marks else "") for p in found]
+
+
+def test_the_grid_is_every_likelihood_by_every_method():
+    class Sound(ModelConformance):
+        model = PMF(rank=1)
+
+    class Picky(ModelConformance):
+        model = PMF(rank=1, likelihood=PreciseForSVI())
+        likelihoods = ()
+        methods = (Gibbs(draws=5), SHORT_SVI, NUTS())
+        refuses = (SVI,)
+
+    class GibbsAlone(ModelConformance):
+        model = PMF(rank=1)
+        methods = (Gibbs(draws=5),)
+
+    one, other = "Gaussian", "Gaussian(user_noise=False)"
+    everything = [f"{row}-{column}" for row in (one, other) for column in ("Gibbs", "SVI", "NUTS!")]
+    assert cells(Sound, "test_row_order") == everything
+    assert cells(Sound, "test_prior_samples_dims") == [f"{one}-Gibbs", f"{other}-Gibbs"]
+    assert cells(Sound, "test_agrees_with_gibbs") == [cell for cell in everything if "Gibbs" not in cell]
+    assert Sound.test_refuses_at_once is None
+    assert cells(Picky, "test_row_order") == ["PreciseForSVI-Gibbs", "PreciseForSVI-NUTS!"]
+    assert cells(Picky, "test_agrees_with_gibbs") == ["PreciseForSVI-NUTS!"]
+    assert cells(Picky, "test_refuses_at_once") == ["PreciseForSVI-SVI"]
+    assert GibbsAlone.test_agrees_with_gibbs is None
+
+
+def test_the_page_on_extending_passes_its_own_test_file(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    (model,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    test, usage = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "zero_mean.py").write_text(model)
+    (tmp_path / "test_zero_mean.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-W", "error", "-p", "no:cacheprovider"]
+    command += ["-m", "not slow", "-k", "not user_noise", "test_zero_mean.py"]  # half the grid, for time
+    run = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout
+    assert re.search(r"\d\d passed, \d\d deselected", run.stdout), run.stdout
+    assert "skipped" not in run.stdout
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        exec(compile(usage, "<docs>", "exec"), {"__name__": "docs"})
+    finally:
+        sys.modules.pop("zero_mean", None)
+
+
 def test_every_check_is_a_test_of_the_suite():
-    for name in [*draws.__all__, *prediction.__all__]:
+    for name in [*draws.__all__, *prediction.__all__, *agreement.__all__]:
         assert f"test_{name}" in vars(ModelConformance), name
 
 

@@ -6,8 +6,9 @@ import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -88,6 +89,18 @@ class Case:
         data = self.data if data is None else data
         with quiet():
             return fit(self.model, data, method or self.method, seed=seed, progress=False)
+
+    def with_chains(self, n: int) -> Method:
+        """Return the case's method with another number of chains; every method of the package has some."""
+        return cast(Method, replace(cast(Any, self.method), chains=n))
+
+    def eta(self, posterior: Posterior, frame: pd.DataFrame | None = None) -> np.ndarray:
+        """Return expected values of the target rows of the table, or of another one, (chain, draw, row), in sd units."""
+        frame = self.frame if frame is None else frame
+        batch = posterior.data.encode(frame[frame["domain"] == self.target])
+        codes = Batch(*(torch.from_numpy(np.array(x)) for x in (batch.user, batch.item, batch.domain)))
+        eta = self.model.score(posterior.latents(), codes).numpy().astype(float)
+        return eta.reshape(posterior.n_chains, posterior.n_draws, -1)
 
     @cached_property
     def data(self) -> Interactions:

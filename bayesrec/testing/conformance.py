@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
 
-from bayesrec.inference import Gibbs, Method
+from bayesrec.inference import NUTS, SVI, Gibbs, Method
+from bayesrec.likelihoods import Gaussian, Likelihood
 from bayesrec.models.base import Model
-from bayesrec.testing import draws, prediction
+from bayesrec.testing import agreement, draws, prediction
 from bayesrec.testing.case import Case, example_frame
 
 __all__ = ["ModelConformance"]
+
+Check = Callable[["ModelConformance", Case], None]
+
+
+def _of_the_model(test: Check) -> Check:
+    """Mark a check that looks at the model, given some draws: it runs with the first method alone."""
+    test.columns = "first"  # type: ignore[attr-defined]
+    return test
+
+
+def _against_gibbs(test: Check) -> Check:
+    """Mark a check that compares another method with Gibbs."""
+    test.columns = "others"  # type: ignore[attr-defined]
+    return test
+
+
+def _of_refusals(test: Check) -> Check:
+    """Mark a check of the methods that the model refuses."""
+    test.columns = "refused"  # type: ignore[attr-defined]
+    return test
+
+
+def _label(value: Any) -> str:
+    """Class of a frozen value with the fields that differ from their defaults."""
+    changed = [f for f in dataclasses.fields(value) if getattr(value, f.name) != f.default]
+    options = ",".join(f"{f.name}={getattr(value, f.name)!r}" for f in changed)
+    return type(value).__name__ + (f"({options})" if options else "")
 
 
 class ModelConformance:
     """Everything that the rest of the package takes for granted about a model, as pytest tests. Provisional.
 
-    Subclass it under a name that begins with ``Test`` and set the attributes. One short fit is shared by the tests of
-    a class. The test of relabelling fails by chance once in a thousand runs; its seed is fixed.
+    Subclass it under a name that begins with ``Test`` and set ``model`` and ``uses_source``. The tests are a grid:
+    a check of the fit runs for every likelihood and every method, a check of the model alone once for every
+    likelihood, and every method but Gibbs is held against Gibbs. A test is called ``test_row_order[Gaussian-SVI]``.
+    Cells of NUTS take minutes and carry the marker ``slow``: ``-m "not slow"`` leaves them out.
+
+    One short fit is shared by the tests of a cell. Seeds are fixed. Were they not, relabelling would fail by chance
+    once in a thousand runs of a cell, and agreement with Gibbs as :mod:`bayesrec.testing.agreement` says.
 
     Attributes
     ----------
@@ -27,37 +62,96 @@ class ModelConformance:
         The model to test, of a small rank.
     uses_source : bool
         Whether source rows may change what the model says of the target.
-    method : Method
-        How to fit it; short.
+    likelihoods : tuple of Likelihood
+        Likelihoods to give the model, besides its own.
+    methods : tuple of Method
+        How to fit it; short, and Gibbs first. Agreement uses longer fits of its own.
+    refuses : tuple of type
+        Methods that the model cannot run. Their one check is that ``fit`` raises UnsupportedMethodError before it
+        does any work.
+
+    Examples
+    --------
+    In a test file, where pytest finds it:
+
+    >>> from bayesrec.models import PMF
+    >>> class TestMyModel(ModelConformance):
+    ...     model = PMF(rank=1)
+    ...     uses_source = False
+
+    Each check is a test of its own, and can be run by hand on a case:
+
+    >>> TestMyModel().test_prior_samples_dims(Case(TestMyModel.model, TestMyModel.uses_source))
     """
 
     model: ClassVar[Model]
     uses_source: ClassVar[bool]
-    method: ClassVar[Method] = Gibbs(draws=40, warmup=20, chains=2)
+    likelihoods: ClassVar[tuple[Likelihood, ...]] = (Gaussian(), Gaussian(user_noise=False))
+    methods: ClassVar[tuple[Method, ...]] = (
+        Gibbs(draws=40, warmup=20, chains=2),
+        SVI(steps=5, draws=15, chains=2),
+        NUTS(draws=15, warmup=5, chains=2, max_tree_depth=3),
+    )
+    refuses: ClassVar[tuple[type[Method], ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("test_agrees_with_gibbs", "test_refuses_at_once"):
+            if name not in vars(cls):  # pytest would report a test without cells as skipped
+                test = vars(ModelConformance)[name]
+                setattr(cls, name, test if cls._columns(test.columns) else None)
 
     @classmethod
     def frame(cls) -> pd.DataFrame:
         """Return the table to fit: user, item, domain ("target" among them), rating. Override for other ratings."""
         return example_frame()
 
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Lay out the grid: pytest calls this for each test of the class."""
+        if "case" not in metafunc.fixturenames:
+            return
+        metafunc.config.addinivalue_line("markers", "slow: fits of minutes")
+        cells = []
+        for likelihood in dict.fromkeys((*self.likelihoods, self.model.likelihood)):
+            for method in self._columns(getattr(metafunc.function, "columns", "all")):
+                marks = [pytest.mark.slow] if isinstance(method, NUTS) else []
+                name = f"{_label(likelihood)}-{type(method).__name__}"
+                cells.append(pytest.param((likelihood, method), id=name, marks=marks))
+        metafunc.parametrize("case", cells, indirect=True, scope="class")
+
+    @classmethod
+    def _columns(cls, which: str) -> list[Method]:
+        """Methods that a test runs with."""
+        if which == "refused":
+            return [method for method in cls.methods if isinstance(method, cls.refuses)]
+        accepted = [method for method in cls.methods if not isinstance(method, cls.refuses)]
+        if which == "others":
+            return [method for method in accepted if not isinstance(method, Gibbs)]
+        return accepted[:1] if which == "first" else accepted
+
     @pytest.fixture(scope="class")
     @classmethod
-    def case(cls) -> Case:
-        """Return the model with its table and one fit."""
-        return Case(cls.model, cls.uses_source, cls.frame(), method=cls.method)
+    def case(cls, request: pytest.FixtureRequest) -> Case:
+        """Return the model with the likelihood and the method of a cell, the table and one fit."""
+        likelihood, method = request.param
+        model = dataclasses.replace(cls.model, likelihood=likelihood)
+        return Case(model, cls.uses_source, cls.frame(), method=method)
 
     def test_draws_match_dims(self, case: Case) -> None:
         """See :func:`bayesrec.testing.draws.draws_match_dims`."""
         draws.draws_match_dims(case)
 
+    @_of_the_model
     def test_prior_samples_dims(self, case: Case) -> None:
         """See :func:`bayesrec.testing.draws.prior_samples_dims`."""
         draws.prior_samples_dims(case)
 
+    @_of_the_model
     def test_score_broadcasts(self, case: Case) -> None:
         """See :func:`bayesrec.testing.draws.score_broadcasts`."""
         draws.score_broadcasts(case)
 
+    @_of_the_model
     def test_batched_log_density(self, case: Case) -> None:
         """See :func:`bayesrec.testing.draws.batched_log_density`."""
         draws.batched_log_density(case)
@@ -94,14 +188,17 @@ class ModelConformance:
         """See :func:`bayesrec.testing.prediction.source_is_used`."""
         prediction.source_is_used(case)
 
+    @_of_the_model
     def test_unknown_user(self, case: Case) -> None:
         """See :func:`bayesrec.testing.prediction.unknown_user`."""
         prediction.unknown_user(case)
 
+    @_of_the_model
     def test_unknown_item(self, case: Case) -> None:
         """See :func:`bayesrec.testing.prediction.unknown_item`."""
         prediction.unknown_item(case)
 
+    @_of_the_model
     def test_unknown_both(self, case: Case) -> None:
         """See :func:`bayesrec.testing.prediction.unknown_both`."""
         prediction.unknown_both(case)
@@ -114,6 +211,17 @@ class ModelConformance:
         """See :func:`bayesrec.testing.prediction.datatree`."""
         prediction.datatree(case)
 
+    @_of_the_model
     def test_prior_predictive_scale(self, case: Case) -> None:
         """See :func:`bayesrec.testing.prediction.prior_predictive_scale`."""
         prediction.prior_predictive_scale(case)
+
+    @_against_gibbs
+    def test_agrees_with_gibbs(self, case: Case) -> None:
+        """See :func:`bayesrec.testing.agreement.agrees_with_gibbs`."""
+        agreement.agrees_with_gibbs(case)
+
+    @_of_refusals
+    def test_refuses_at_once(self, case: Case) -> None:
+        """See :func:`bayesrec.testing.agreement.refuses_at_once`."""
+        agreement.refuses_at_once(case)

@@ -12,6 +12,8 @@ import pyro.poutine
 import pytest
 import torch
 
+from bayesrec import inference, likelihoods, models
+from bayesrec.errors import LoadError
 from bayesrec.inference import Gibbs, load, sample_prior
 from bayesrec.models.base import Batch, Schema
 from bayesrec.posterior import Posterior
@@ -161,12 +163,23 @@ def model_unchanged(case: Case) -> None:
 
 
 def save_and_load(case: Case) -> None:
-    """Check that what was saved and loaded gives the same draws, predictions, scores and lists, bit by bit."""
+    """Check that what was saved and loaded gives the same draws, predictions, scores and lists, bit by bit.
+
+    Only what bayesrec exports can be loaded: a posterior of another class must be refused by the name of that class.
+    """
     posterior, rows = case.posterior, case.frame if case.uses_source else case.target_frame
     rows = rows.iloc[::7].reset_index(drop=True)
     rows.loc[0, "user"] = UNKNOWN
+    parts, known = (case.model, case.model.likelihood, case.method), (models, likelihoods, inference)
+    exported = {getattr(module, name) for module in known for name in module.__all__}
+    foreign = [type(part).__name__ for part in parts if type(part) not in exported]
     with tempfile.TemporaryDirectory() as folder:
-        back = load(posterior.save(f"{folder}/saved"))
+        path = posterior.save(f"{folder}/saved")
+        if foreign:
+            with pytest.raises(LoadError, match="|".join(map(repr, foreign))):
+                load(path)
+            return
+        back = load(path)
     assert back.model == posterior.model, "the model changed on disk"
     assert back.method == posterior.method, "the method changed on disk"
     assert set(back.draws) == set(posterior.draws)

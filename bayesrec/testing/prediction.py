@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from scipy.special import logsumexp
 
-from bayesrec.inference import Gibbs, sample_prior
+from bayesrec.inference import sample_prior
 from bayesrec.models.base import Batch, Schema
 from bayesrec.posterior.arviz import coordinates
 from bayesrec.testing.case import UNKNOWN, Case, quiet
@@ -42,7 +42,7 @@ def relabelling(case: Case) -> None:
     t test of chain means in every probe cell, with Bonferroni's correction: by chance it fails one run in a thousand.
     """
     rng = np.random.default_rng(20)
-    method = dataclasses.replace(case.method, chains=10) if isinstance(case.method, Gibbs) else case.method
+    method = case.with_chains(10)
     frame, other = case.frame, case.frame.copy()
     users = frame["user"].unique()
     other["user"] = frame["user"].map(dict(zip(users, rng.permutation(users), strict=True)))
@@ -52,11 +52,7 @@ def relabelling(case: Case) -> None:
         other.loc[part.index, "item"] = part["item"].map(names)
     means = []
     for table in (frame, other):
-        posterior = case.fit(case.interactions(table), method)
-        batch = posterior.data.encode(table[table["domain"] == case.target])
-        codes = Batch(*(torch.from_numpy(np.array(x)) for x in (batch.user, batch.item, batch.domain)))
-        eta = case.model.score(posterior.latents(), codes)
-        means.append(eta.numpy().astype(float).reshape(posterior.n_chains, posterior.n_draws, -1).mean(1))
+        means.append(case.eta(case.fit(case.interactions(table), method), table).mean(1))
     p = stats.ttest_ind(*means, axis=0, equal_var=False).pvalue * means[0].shape[1]
     assert p.min() > FALSE_ALARM, f"predictions depend on the ids: a corrected p value of {p.min():.1e}"
 
@@ -153,8 +149,7 @@ def unknown_both(case: Case) -> None:
 
 def diagnostics_with_chains(case: Case) -> None:
     """R-hat and effective sample sizes exist with two chains and with one, and are about what is identified."""
-    one = dataclasses.replace(case.method, chains=1) if isinstance(case.method, Gibbs) else case.method
-    for posterior in (case.posterior, case.fit(method=one)):
+    for posterior in (case.posterior, case.fit(method=case.with_chains(1))):
         with quiet():
             table = posterior.diagnostics()
         assert list(table.columns) == ["mean", "sd", "rhat", "ess_bulk", "ess_tail"]
