@@ -33,7 +33,7 @@ def main(smoke: bool = False) -> None:
 
     # The posterior draws themselves, labelled: the users' bias in the target, by user id.
     tree = posterior.to_datatree()
-    bias = tree["posterior"]["user_vector"].sel(component="bias").mean(("chain", "draw"))
+    bias = tree["posterior"]["user_vector"].sel(latent_component="bias").mean(("chain", "draw"))
     print("most generous users:", bias.to_series().nlargest(3).round(2).to_dict())
     print("groups:", ", ".join(tree.children))
 

@@ -35,7 +35,7 @@ class Case:
         n = np.array([[a] * n_sources + [b] for a, b in rows])
         n[0, 1:n_sources] = 0
         self.data = data.mask(data.item % N_ITEMS < n[data.user, data.domain])
-        sizes = {"component": R, "component_bis": R, "user": N_USERS, "source": n_sources, "domain": n_domains,
+        sizes = {"latent_component": R, "latent_component_bis": R, "user": N_USERS, "source": n_sources, "domain": n_domains,
                  "map_part": 3, "item": data.n_items}  # fmt: skip
         self.model = br.models.TransferMF(rank=R - 1, gate=gate)
         state = {s: 0.7 * rng.standard_normal([sizes[a] for a in axes]) for s, axes in self.model.dims.items()}

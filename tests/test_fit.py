@@ -273,7 +273,7 @@ def test_the_warning_of_an_interrupted_fit_points_at_the_caller(data, monkeypatc
 
 def test_sample_prior(data):
     tree = br.sample_prior(TransferMF(rank=1), data, draws=200, seed=1)
-    assert tree["prior"]["map"].dims == ("chain", "draw", "source", "component", "component_bis")
+    assert tree["prior"]["map"].dims == ("chain", "draw", "source", "latent_component", "latent_component_bis")
     predicted = tree["prior_predictive"]["rating"]
     assert predicted.shape == (1, 200, int(data.is_target.sum()))
     assert tree["observed_data"]["rating"].values.tolist() == data.value[data.is_target].tolist()

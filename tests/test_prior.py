@@ -48,7 +48,7 @@ def test_sample_prior_is_labelled_and_leaves_the_global_generator_alone(data):
     tree = br.sample_prior(br.models.TransferMF(rank=2), data, draws=4)
     assert torch.equal(before, torch.random.get_rng_state())
     assert set(tree.children) == {"prior", "prior_predictive", "observed_data"}
-    assert tree["prior"]["user_vector"].dims == ("chain", "draw", "user", "component")
+    assert tree["prior"]["user_vector"].dims == ("chain", "draw", "user", "latent_component")
     again = br.sample_prior(br.models.TransferMF(rank=2), data, draws=4)
     np.testing.assert_array_equal(tree["prior"]["map"], again["prior"]["map"])
 

@@ -133,12 +133,12 @@ def test_an_unknown_user_is_one_of_the_targets_population(pair, monkeypatch):
 
 def test_the_tree_has_the_callers_axes(pair):
     straight, other = (p.to_datatree()["posterior"] for p in pair)
-    assert other["user_vector"].dims == ("chain", "draw", "item", "component")
-    assert other["item_vector"].dims == ("chain", "draw", "user", "component")
+    assert other["user_vector"].dims == ("chain", "draw", "item", "latent_component")
+    assert other["item_vector"].dims == ("chain", "draw", "user", "latent_component")
     assert list(other.coords["item"].values) == list(straight.coords["user"].values)
     assert list(other.coords["user"].values) == list(straight.coords["item"].values)
     prior = br.sample_prior(TransferMF(rank=1), pair[1].data, draws=2)
-    assert prior["prior"]["user_vector"].dims == ("chain", "draw", "item", "component")
+    assert prior["prior"]["user_vector"].dims == ("chain", "draw", "item", "latent_component")
 
 
 @pytest.mark.filterwarnings("ignore::bayesrec.errors.ConvergenceWarning")  # eight draws

@@ -337,3 +337,12 @@ def test_a_folder_left_half_written_by_a_killed_save_is_ignored(transfer, saved)
         br.load(left)
     transfer.save(saved)
     assert br.load(saved).n_draws == transfer.n_draws
+
+
+def test_a_class_of_somebody_else_is_not_taken_for_ours(data, tmp_path):
+    class PMF(br.models.PMF):
+        pass
+
+    posterior = br.fit(PMF(rank=1), data, br.Gibbs(draws=1, warmup=0, chains=1), progress=False)
+    with pytest.raises(LoadError, match=r"names the class '.*test_store.*PMF'"):
+        br.load(posterior.save(tmp_path / "other"))

@@ -35,7 +35,7 @@ class WrongDims(PMF):
 
     @property
     def latent_dims(self):
-        return super().latent_dims | {"item_mean": ("item", "component")}
+        return super().latent_dims | {"item_mean": ("item", "latent_component")}
 
 
 class ForgottenSite(PMF):

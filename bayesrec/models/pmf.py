@@ -33,7 +33,7 @@ class PMF(SingleVector):
     Examples
     --------
     >>> PMF(rank=2).dims["user_vector"]
-    ('user', 'component')
+    ('user', 'latent_component')
     """
 
     def view(self, data: Interactions) -> Interactions:

@@ -35,11 +35,11 @@ __all__ = [
 ]
 
 ITEM_DIMS = {
-    "item_mean": ("domain", "component"),
-    "item_scale": ("domain", "component"),
-    "item_vector": ("item", "component"),
+    "item_mean": ("domain", "latent_component"),
+    "item_scale": ("domain", "latent_component"),
+    "item_vector": ("item", "latent_component"),
 }
-POPULATION_DIMS = {"user_mean": ("component",), "user_cov": ("component", "component_bis")}
+POPULATION_DIMS = {"user_mean": ("latent_component",), "user_cov": ("latent_component", "latent_component_bis")}
 
 
 def _by_component(bias: float, factor: float, rank: int) -> np.ndarray:

@@ -27,7 +27,7 @@ class SingleVector(Model):
     @property
     def latent_dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of the model's own sites."""
-        return priors.ITEM_DIMS | priors.POPULATION_DIMS | {"user_vector": ("user", "component")}
+        return priors.ITEM_DIMS | priors.POPULATION_DIMS | {"user_vector": ("user", "latent_component")}
 
     def prior(self, schema: Schema) -> Latents:
         """Sample items, the population, the users and the likelihood's latents."""

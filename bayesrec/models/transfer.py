@@ -54,7 +54,7 @@ class TransferMF(Model):
     Examples
     --------
     >>> TransferMF(rank=2).dims["map"]
-    ('source', 'component', 'component_bis')
+    ('source', 'latent_component', 'latent_component_bis')
     """
 
     gate: bool = True
@@ -81,10 +81,10 @@ class TransferMF(Model):
             | priors.POPULATION_DIMS
             | {
                 "source_bias_scale": ("source",),
-                "source_vector": ("source", "user", "component"),
+                "source_vector": ("source", "user", "latent_component"),
                 "map_scale": ("source", "map_part"),
-                "map": ("source", "component", "component_bis"),
-                "user_vector": ("user", "component"),
+                "map": ("source", "latent_component", "latent_component_bis"),
+                "user_vector": ("user", "latent_component"),
             }
             | ({"gate": ("source",)} if self.gate else {})
         )

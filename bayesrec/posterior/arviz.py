@@ -32,8 +32,8 @@ def coordinates(posterior: Posterior) -> dict[str, Any]:
         "item": items,
         "domain": domains,
         "source": domains[:-1],
-        "component": component,
-        "component_bis": component,
+        "latent_component": component,
+        "latent_component_bis": component,
         "map_part": ["bias", "factor", "across"],
     }
 

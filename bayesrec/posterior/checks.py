@@ -87,7 +87,7 @@ def check_draws(
         f"{sorted(set(model.dims) - set(draws))} of {model!r}",
     )
     size = {"user": n_users, "item": n_items, "domain": n_domains, "source": n_domains - 1}
-    size |= {"component": model.rank + 1, "component_bis": model.rank + 1}
+    size |= {"latent_component": model.rank + 1, "latent_component_bis": model.rank + 1}
     first = next(iter(draws.values())).shape[:2]
     for name, axes in model.dims.items():
         array = draws[name]

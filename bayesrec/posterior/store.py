@@ -39,9 +39,11 @@ def classes(methods: Mapping[str, type]) -> dict[str, type]:
 
 
 def pack(value: Any) -> Any:
-    """A frozen value object as JSON: its class by name and its fields."""
+    """A frozen value object as JSON: its class by name, with its module if that is not ours, and its fields."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"class": type(value).__name__, "fields": {f.name: pack(getattr(value, f.name)) for f in fields(value)}}
+        kind = type(value)
+        name = kind.__name__ if kind.__module__.startswith("bayesrec.") else f"{kind.__module__}.{kind.__qualname__}"
+        return {"class": name, "fields": {f.name: pack(getattr(value, f.name)) for f in fields(value)}}
     return value.item() if isinstance(value, np.generic) else value
 
 
