@@ -1,4 +1,4 @@
-"""One rival on one split, in an environment of its own. Called by douban_rivals.py; needs no bayesrec.
+"""One rival on one split, in an environment of its own. Called by douban_rivals.py and gibbs_vs_peers.py; needs no bayesrec.
 
     pip install smurff==1.1 myfm==0.4.0 scikit-surprise pandas
     python peers.py NAME SEED rows.npz answer.npz
@@ -99,6 +99,43 @@ PEERS = {
 }
 
 
+def sweeps(data):
+    """One SMURFF chain, stepped by hand: mean seconds of a sweep after the first three, and what its draws say."""
+    import time
+
+    import smurff as library
+
+    n_users, n_items = (1 + max(data[k].max(), data[f"test_{k}"].max()) for k in ("user", "item"))
+    centre, draws = data["value"].mean(), int(data["draws"])
+    ratings = sparse.coo_matrix((data["value"] - centre + 1e-9, (data["user"], data["item"])), (n_users, n_items))
+    ones = np.ones(len(data["test_user"]))
+    held = sparse.coo_matrix((ones, (data["test_user"], data["test_item"])), (n_users, n_items))
+    session = library.TrainSession(
+        priors=["normal", "normal"],
+        num_latent=int(data["rank"]),
+        burnin=int(data["warmup"]),
+        nsamples=draws,
+        num_threads=int(data["threads"]),
+        seed=int(data["seed"]) + 1,
+        verbose=0,
+    )
+    session.addTrainAndTest(ratings.tocsr(), held.tocsr(), library.FixedNoise(1.25))
+    session.init()
+    marks = [time.perf_counter()]
+    while session.step():
+        marks.append(time.perf_counter())
+    seconds = np.diff(marks)
+    answer = {"sweep": seconds[3:].mean(), "seconds": seconds[int(data["warmup"]) :].sum()}
+    if draws:
+        found = {(p.coords[0], p.coords[1]): p for p in session.getTestPredictions()}
+        cells = [found[u, i] for u, i in zip(data["test_user"], data["test_item"], strict=True)]
+        answer |= {
+            "mean": np.array([p.pred_avg for p in cells]) + centre,
+            "draws": np.array([p.pred_all for p in cells]).T,
+        }
+    return answer
+
+
 def only_target(train):
     """The training rows of the target, sizes kept."""
     here = train["domain"] == 1
@@ -109,6 +146,9 @@ def main() -> None:
     name, seed, rows, answer = sys.argv[1:]
     with np.load(rows) as file:
         data = dict(file)
+    if name == "sweeps":
+        np.savez(answer, **sweeps(data))
+        return
     train = {k: data[f"train_{k}"] for k in ("user", "item", "domain", "value")}
     train |= {"n_users": int(data["n_users"]), "n_items": int(data["n_items"])}
     test = {k: data[f"test_{k}"] for k in ("user", "item")}

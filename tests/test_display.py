@@ -103,8 +103,8 @@ def test_posterior(frame):
     assert sites[0] == ["site", "axes", "shape"]
     assert [row[0] for row in sites[1:]] == list(posterior.draws)
     rows = {name: (axes, shape) for name, axes, shape in sites[1:]}
-    assert rows["user_vector"] == ("user, component", "40 x 3")
-    assert rows["item_vector"] == ("item, component", "27 x 3")
+    assert rows["user_vector"] == ("user, latent_component", "40 x 3")
+    assert rows["item_vector"] == ("item, latent_component", "27 x 3")
     for name, array in posterior.draws.items():
         axes, shape = rows[name]
         assert shape == ("1" if array.ndim == 2 else " x ".join(str(n) for n in array.shape[2:]))
@@ -123,8 +123,8 @@ def test_posterior_of_shared_items_is_the_callers(frame):
     users, items = (frame.loc[frame["domain"] == "target", "item"].nunique(), frame["user"].nunique())
     assert (dict(fit)["users"], dict(fit)["items"]) == (str(users), str(items))
     shapes = {name: (axes, shape) for name, axes, shape in sites}
-    assert shapes["user_vector"] == ("item, component", f"{items} x 2")
-    assert shapes["item_vector"] == ("user, component", f"{users} x 2")
+    assert shapes["user_vector"] == ("item, latent_component", f"{items} x 2")
+    assert shapes["item_vector"] == ("user, latent_component", f"{users} x 2")
 
 
 def report(data, deltas, own=(0, 3, 9), labels=("TransferMF", "PMF")):

@@ -305,7 +305,12 @@ def test_a_refusal_comes_before_any_work():
 
 def test_a_model_that_is_not_exported_is_saved_and_not_loaded():
     draws.save_and_load(Case(Leaky(rank=1)))
-    namesake = type("PMF", (PMF,), {"__doc__": "Would be loaded as another model."})
+    namesake = type("PMF", (PMF,), {"__doc__": "Must not be taken for the model of the package."})
+    draws.save_and_load(Case(namesake(rank=1), False))
+
+
+def test_a_namesake_that_would_be_loaded_is_noticed():
+    namesake = type("PMF", (PMF,), {"__doc__": "Is taken for the model of the package.", "__module__": "bayesrec.mine"})
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         draws.save_and_load(Case(namesake(rank=1), False))
 

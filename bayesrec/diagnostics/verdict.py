@@ -12,7 +12,9 @@ from scipy.special import logsumexp
 
 from bayesrec.data import Interactions, split
 from bayesrec.data.seeds import checked_seed
-from bayesrec.diagnostics import calibration, wording
+from bayesrec.diagnostics import wording
+from bayesrec.diagnostics.heldout import HeldOut as HeldOut
+from bayesrec.diagnostics.heldout import held_out, regime_of
 from bayesrec.diagnostics.wording import CHOICE as CHOICE
 from bayesrec.diagnostics.wording import counted
 from bayesrec.errors import DataError, NegativeTransferWarning
@@ -28,7 +30,6 @@ LEAST_USERS = 30
 CONFIDENCE = 0.95
 LEAST_CHAINS = 4
 BOOTSTRAP = 4000
-FEW = 5  # most target ratings of the regime "few"
 
 
 @dataclass(frozen=True)
@@ -117,24 +118,6 @@ class TransferReport:
 
     def __repr__(self) -> str:
         return f"TransferReport({self.verdict!r}, delta={self.delta:+.1f}, se={self.se:.1f}, probability={self.probability:.3f})"
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Held-out log densities (chain, row) of both arms; ``user`` (row,) are positions in ``ids``. Internal."""
-
-    ids: pd.Index
-    user: np.ndarray
-    n_own: np.ndarray
-    with_chains: np.ndarray
-    without_chains: np.ndarray
-    joint: np.ndarray
-    rows: pd.DataFrame | None = None
-
-
-def regime_of(n_own: np.ndarray) -> np.ndarray:
-    """Kind of user by the number of target ratings in training: "cold", "few" or "warm". Internal."""
-    return np.select([n_own == 0, n_own <= FEW], ["cold", "few"], "warm")
 
 
 def negative_transfer(
@@ -263,29 +246,6 @@ def _check_effect(min_effect: Any) -> None:
 def _labels(model: Model, baseline: Model) -> tuple[str, str]:
     name, other = type(model).__name__, type(baseline).__name__
     return name, f"{other} without the source" if name == other else other
-
-
-def held_out(arm: Posterior, bare: Posterior, test: Any) -> HeldOut:
-    batch = arm.data.encode(test, need_value=True)
-    if not len(batch):
-        raise DataError("test has no rows: nothing to judge.")
-    if (batch.domain != arm.schema.n_domains - 1).any():
-        raise DataError(f"test has rows outside the target {arm.data.target!r}; hold out target rows only.")
-    codes, user = np.unique(pd.factorize(batch.user_id)[0], return_inverse=True)
-    ids = batch.user_id.unique()
-    arm.require_data("the number of ratings each user had in training")
-    own = np.bincount(arm.data.user[arm.data.is_target], minlength=arm.data.n_users)
-    n_own = np.zeros(len(codes), dtype=int)
-    known = batch.user >= 0
-    n_own[user[known]] = own[batch.user[known]]
-    with_chains, index, with_joint = arm.scores(test)
-    without_chains, bare_index, bare_joint = bare.scores(test)
-    joint = np.zeros(len(codes))
-    joint[user] = with_joint[index] - bare_joint[bare_index]
-    rows = calibration.forecast(arm, test)
-    rows.insert(2, "n_own", n_own[user])
-    rows["mean_without"] = calibration.means(bare, test)
-    return HeldOut(ids, user, n_own, with_chains, without_chains, joint, rows)
 
 
 def report(

@@ -17,7 +17,7 @@ import pandas as pd
 from bayesrec.data import Interactions
 from bayesrec.diagnostics import TransferReport, source_weight
 from bayesrec.diagnostics.calibration import coverage
-from bayesrec.diagnostics.verdict import regime_of
+from bayesrec.diagnostics.heldout import regime_of
 from bayesrec.errors import ConvergenceWarning, DataWarning, UnsupportedMethodError
 from bayesrec.metrics import clustered_mean, rmse, rmse_difference
 from bayesrec.posterior import Posterior, convergence

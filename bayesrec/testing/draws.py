@@ -172,11 +172,11 @@ def save_and_load(case: Case) -> None:
     rows.loc[0, "user"] = UNKNOWN
     parts, known = (case.model, case.model.likelihood, case.method), (models, likelihoods, inference)
     exported = {getattr(module, name) for module in known for name in module.__all__}
-    foreign = [type(part).__name__ for part in parts if type(part) not in exported]
+    foreign = [rf"\.{type(part).__name__}'" for part in parts if type(part) not in exported]
     with tempfile.TemporaryDirectory() as folder:
         path = posterior.save(f"{folder}/saved")
         if foreign:
-            with pytest.raises(LoadError, match="|".join(map(repr, foreign))):
+            with pytest.raises(LoadError, match="|".join(foreign)):
                 load(path)
             return
         back = load(path)

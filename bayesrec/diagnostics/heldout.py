@@ -1,0 +1,59 @@
+"""Held-out rows under two posteriors: what a verdict is made of. Internal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayesrec.diagnostics import calibration
+from bayesrec.errors import DataError
+from bayesrec.posterior import Posterior
+
+__all__ = ["HeldOut", "held_out", "regime_of"]
+
+FEW = 5  # most target ratings of the regime "few"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out log densities (chain, row) of both arms; ``user`` (row,) are positions in ``ids``. Internal."""
+
+    ids: pd.Index
+    user: np.ndarray
+    n_own: np.ndarray
+    with_chains: np.ndarray
+    without_chains: np.ndarray
+    joint: np.ndarray
+    rows: pd.DataFrame | None = None
+
+
+def regime_of(n_own: np.ndarray) -> np.ndarray:
+    """Kind of user by the number of target ratings in training: "cold", "few" or "warm". Internal."""
+    return np.select([n_own == 0, n_own <= FEW], ["cold", "few"], "warm")
+
+
+def held_out(arm: Posterior, bare: Posterior, test: Any) -> HeldOut:
+    """Score the test rows under both arms. Internal."""
+    batch = arm.data.encode(test, need_value=True)
+    if not len(batch):
+        raise DataError("test has no rows: nothing to judge.")
+    if (batch.domain != arm.schema.n_domains - 1).any():
+        raise DataError(f"test has rows outside the target {arm.data.target!r}; hold out target rows only.")
+    codes, user = np.unique(pd.factorize(batch.user_id)[0], return_inverse=True)
+    ids = batch.user_id.unique()
+    arm.require_data("the number of ratings each user had in training")
+    own = np.bincount(arm.data.user[arm.data.is_target], minlength=arm.data.n_users)
+    n_own = np.zeros(len(codes), dtype=int)
+    known = batch.user >= 0
+    n_own[user[known]] = own[batch.user[known]]
+    with_chains, index, with_joint = arm.scores(test)
+    without_chains, bare_index, bare_joint = bare.scores(test)
+    joint = np.zeros(len(codes))
+    joint[user] = with_joint[index] - bare_joint[bare_index]
+    rows = calibration.forecast(arm, test)
+    rows.insert(2, "n_own", n_own[user])
+    rows["mean_without"] = calibration.means(bare, test)
+    return HeldOut(ids, user, n_own, with_chains, without_chains, joint, rows)
