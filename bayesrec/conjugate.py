@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayesrec import kernels
+from bayesrec import kernels, slices
 from bayesrec.errors import SamplingError
 from bayesrec.workers import ALONE, Workers
 
@@ -21,9 +21,9 @@ __all__ = [
     "Table",
     "bernoulli_rate",
     "draw_rows",
-    "elliptical_slice",
     "half_t_scale",
     "huang_wand_covariance",
+    "noise_slices",
     "normal_mean",
     "regression",
     "row_grams",
@@ -242,24 +242,26 @@ def bernoulli_rate(n_success, n_failure, prior, rng):
     return rng.beta(prior[0] + n_success, prior[1] + n_failure)
 
 
-def elliptical_slice(x, mean, sd, log_likelihood, rng):
-    """One exact step of elliptical slice sampling for each entry of ``x`` (n,), independent given the rest.
+def noise_slices(x, mean, sd, count, squares, shift, bound, rng, workers=ALONE):
+    """One exact step of elliptical slice sampling (Murray et al. 2010) for each log precision of ``x`` (n,).
 
-    The prior of an entry is N(mean, sd^2); ``log_likelihood(x)`` returns one number an entry (Murray et al. 2010).
+    The prior of an entry is N(mean, sd^2), the entries are independent given the rest. Entry ``r`` explains ``count[d, r]``
+    residuals with a sum of squares ``squares[d, r]`` in each of several domains, whose log precision is ``x[r] +
+    shift[d, r]``, bent to stay within ``bound``: the log likelihood is the sum over d of ``(count b - squares exp(b)) / 2``
+    with ``b = bound tanh((x + shift) / bound)``.
+
+    Returns
+    -------
+    ndarray, (n,)
     """
-    if not (np.all(np.isfinite(log_likelihood(x))) and np.isfinite(sd)):
-        raise SamplingError("elliptical slice sampling started from a value whose likelihood is not finite.")
-    nu = sd * rng.standard_normal(len(x))
-    level = log_likelihood(x) + np.log(rng.random(len(x)))
-    angle = 2.0 * np.pi * rng.random(len(x))
-    low, high = angle - 2.0 * np.pi, angle.copy()
-    centred, out = x - mean, x.copy()
-    todo = np.ones(len(x), dtype=bool)
-    while todo.any():
-        new = mean + centred * np.cos(angle) + nu * np.sin(angle)
-        accept = todo & (log_likelihood(new) > level)
-        out[accept] = new[accept]
-        todo &= ~accept
-        low, high = np.where(angle < 0.0, angle, low), np.where(angle < 0.0, high, angle)
-        angle = np.where(todo, low + (high - low) * rng.random(len(x)), angle)
+    normals = rng.standard_normal(len(x))
+    seeds = rng.integers(2**64, size=len(x), dtype=np.uint64)
+    out = np.empty(len(x))
+
+    def run(first, last):
+        return slices.noise_slices(x, mean, sd, count, squares, shift, bound, normals, seeds, out, first, last)
+
+    bad = workers.share(run, np.arange(len(x) + 1), 0) if np.isfinite(sd) else len(x)
+    if bad:
+        raise SamplingError(f"elliptical slice sampling of {bad} noise levels started from values that are not finite.")
     return out

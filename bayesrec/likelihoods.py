@@ -213,21 +213,21 @@ class Gaussian(Likelihood):
         seen = table.count > 0
         per_user = seen.sum(0)
         active = per_user > 0
+        count_seen, zeros, zeros_seen = table.count[seen][None], np.zeros(table.n_users), np.zeros((1, seen.sum()))
 
         def user_noise(state: State, rng: np.random.Generator) -> State:
             squares = errors(state) / state["noise"][:, None] ** 2
             within, between, level = state["level_within"], state["level_between"], state["user_level"]
-
-            def log_likelihood(x: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-                bent = BOUND * np.tanh(x / BOUND)
-                return 0.5 * (table.count[rows] * bent - squares[rows] * np.exp(bent))
-
             # A user's level and log precisions move together, then apart: each move alone mixes slowly where one of
             # the two spreads is small.
             shift = state["user_log_precision"] - level
-            level = conjugate.elliptical_slice(level, 0.0, between, lambda a: log_likelihood(a + shift).sum(0), rng)
+            level = conjugate.noise_slices(
+                level, zeros, between, table.count, squares, shift, BOUND, rng, table.workers
+            )
             x, loc = level + shift, np.broadcast_to(level, seen.shape)
-            x[seen] = conjugate.elliptical_slice(x[seen], loc[seen], within, lambda a: log_likelihood(a, seen), rng)
+            x[seen] = conjugate.noise_slices(
+                x[seen], loc[seen], within, count_seen, squares[seen][None], zeros_seen, BOUND, rng, table.workers
+            )
             # A domain in which the user has no rating is a leaf: it informs nothing and is drawn after the level.
             precision = 1.0 / between**2 + per_user / within**2
             mean = np.where(seen, x, 0.0).sum(0) / within**2 / precision

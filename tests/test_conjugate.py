@@ -12,8 +12,9 @@ import pytest
 import torch
 from scipy import integrate, optimize, special, stats
 
-from bayesrec import conjugate, kernels, mixtures
+from bayesrec import conjugate, kernels, mixtures, slices
 from bayesrec.distributions import HuangWand, gated_normal, half_t
+from bayesrec.errors import SamplingError
 
 ALARM = 1e-4  # false-alarm rate of every statistical check below, Bonferroni over its quantities
 R = 3
@@ -227,24 +228,59 @@ def test_bernoulli_rate(fault, monkeypatch):
     assert fits(draws, stats.beta(8, 9).cdf) is not bool(fault)
 
 
-@pytest.mark.parametrize("fault", [{}, {"_2": by(1.1)}, {"_1": by(0.8)}, {"_3": lambda f: lambda x: 2 * f(x)}])
-def test_elliptical_slice(fault, monkeypatch):
+@pytest.mark.parametrize("n_domains", [1, 2])
+@pytest.mark.parametrize(
+    "fault", [{}, {"_2": by(1.1)}, {"_1": by(0.5)}, {"_3": by(2)}, {"_4": by(1.2)}, {"_5": lambda a: a + 0.3}]
+)
+def test_noise_slices(fault, n_domains, monkeypatch):
     """From the exact posterior one step stays in it; from far away thirty steps arrive there."""
-    rng, mean, sd = np.random.default_rng(0), 0.5, 1.3
+    rng, mean, sd, bound = np.random.default_rng(0), 0.5, 1.3, 3.0
+    count, squares, shift = np.array([4, 2])[:n_domains], np.array([6.0, 3.0])[:n_domains], np.array([0.0, -0.7])
 
     def log_likelihood(x):
-        return 0.5 * (4 * x - 6.0 * np.exp(x))
+        out = 0.0
+        for c, s, a in zip(count, squares, shift, strict=False):
+            bent = bound * np.tanh((x + a) / bound)
+            out = out + 0.5 * (c * bent - s * np.exp(bent))
+        return out
 
-    twist(monkeypatch, conjugate, "elliptical_slice", **fault)
+    def step(x):
+        n = len(x)
+        same = [np.repeat(a[:n_domains, None], n, axis=1) for a in (count, squares, shift)]
+        return conjugate.noise_slices(x, np.full(n, mean), sd, *same, bound, rng)
+
+    twist(monkeypatch, conjugate, "noise_slices", **fault)
     grid = np.linspace(-6, 5, 20_000)
     cdf = integrate.cumulative_trapezoid(np.exp(log_likelihood(grid)) * stats.norm.pdf(grid, mean, sd), grid, initial=0)
     cdf /= cdf[-1]
     here, far = np.interp(rng.random(100_000), cdf, grid), np.full(20_000, 4.0)
-    here = conjugate.elliptical_slice(here, mean, sd, log_likelihood, rng)
+    here = step(here)
     for _ in range(30):
-        far = conjugate.elliptical_slice(far, mean, sd, log_likelihood, rng)
+        far = step(far)
     good = [fits(x, lambda x: np.interp(x, grid, cdf)) for x in (here, far)]
     assert good == ([False, False] if fault else [True, True])
+
+
+def test_uniform_numbers_are_uniform_and_unrelated():
+    seeds = np.random.default_rng(0).integers(2**64, size=400, dtype=np.uint64)
+    u = np.array([[slices.uniform(seed, k) for k in range(50)] for seed in seeds])
+    assert fits(u.ravel(), lambda x: x)
+    assert fits((u[:, 1:] + u[:, :-1]).ravel() % 1, lambda x: x)
+    assert ((u >= 0) & (u < 1)).all()
+    neighbours = np.array([slices.uniform(np.uint64(k), 0) for k in range(20_000)])  # seeds that differ by one
+    assert fits(neighbours, lambda x: x)
+    assert abs(np.corrcoef(neighbours[:-1], neighbours[1:])[0, 1]) < 4 / np.sqrt(20_000)
+
+
+def test_noise_slices_refuse_what_is_not_finite():
+    one = np.ones((1, 3))
+    for x, sd, squares in (
+        (np.array([0, np.nan, 0]), 1.0, one),
+        (np.zeros(3), np.inf, one),
+        (np.zeros(3), 1.0, one * np.nan),
+    ):
+        with pytest.raises(SamplingError, match="not finite"):
+            conjugate.noise_slices(x, np.zeros(3), sd, one, squares, 0 * one, 3.0, np.random.default_rng(0))
 
 
 def test_half_t_distribution():

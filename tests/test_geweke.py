@@ -257,7 +257,7 @@ SCATTER, NO_SHRINKAGE = ("huang_wand_covariance", {"_1": by(1.1)}), ("regression
 FAULTS = {
     "users": [PRECISION, TWICE],
     "items": [PRECISION, TWICE],
-    "user_noise": [("elliptical_slice", {"_3": lambda f: lambda x: 2 * f(x)}), ("elliptical_slice", {"_1": by(0.7)})],
+    "user_noise": [("noise_slices", {"_3": by(2), "_4": by(2)}), ("noise_slices", {"_1": by(0.7)})],
     "noise": [SQUARES, DOUBLED],
     "noise_spreads": [SQUARES, DOUBLED],
     "item_population": [DOUBLED, ("normal_mean", {"_2": by(1.5)})],

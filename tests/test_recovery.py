@@ -193,9 +193,9 @@ def user_noise_scores(within):
     return (got.mean(0) - want) / got.std(0) * np.sqrt(len(got))  # users are independent replications
 
 
-@pytest.mark.parametrize("fault", [{}, {"_3": lambda f: lambda x: 2 * f(x)}, {"_2": by(1.1)}])
+@pytest.mark.parametrize("fault", [{}, {"_3": by(2), "_4": by(2)}, {"_2": by(1.1)}])
 def test_fold_in_with_user_noise_is_the_quadrature(fault, monkeypatch):
-    twist(monkeypatch, conjugate, "elliptical_slice", **fault)
+    twist(monkeypatch, conjugate, "noise_slices", **fault)
     assert calm(user_noise_scores(within=0.4)) is not bool(fault)
 
 
