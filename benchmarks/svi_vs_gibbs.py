@@ -21,8 +21,8 @@ from bayesrec.models.base import Batch
 torch.set_num_threads(1)
 METHODS = {
     "Gibbs": br.Gibbs(draws=200, warmup=200, chains=4),
-    "SVI": br.SVI(steps=3000, draws=200),
-    "SVI, 4 fits": br.SVI(steps=1000, draws=100, chains=4),
+    "SVI": br.SVI(draws=100),
+    "SVI, one long fit": br.SVI(steps=3000, draws=200, chains=1),
 }
 
 
