@@ -8,9 +8,11 @@ Matrices are ``(R, R)`` with ``R = rank + 1`` components, bias first.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-compiled = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+from bayesrec.jit import compiled
+from bayesrec.rows import accumulate, draw_rows, padded, room
+
+__all__ = ["draw_rows", "grams", "row_errors", "transfer_rows"]
 
 
 @compiled
@@ -77,72 +79,15 @@ def log_det(chol):
 
 
 @compiled
-def accumulate(start, stop, index, value, weight, other, precision, linear):
-    """Add the likelihood of ratings start..stop to a row's precision (lower triangle) and linear term.
-
-    A rating is ``value = row[0] + other[0] + row[1:] @ other[1:] + noise``, so the design vector of the row is
-    ``(1, other[1:])`` and what is left to explain is ``value - other[0]``.
-    """
-    n = linear.shape[0]
-    t = start
-    while t + 4 <= stop:  # four ratings at a time: one pass over the matrix
-        i0, i1, i2, i3 = index[t], index[t + 1], index[t + 2], index[t + 3]
-        w0, w1, w2, w3 = weight[t], weight[t + 1], weight[t + 2], weight[t + 3]
-        r0, r1 = w0 * (value[t] - other[i0, 0]), w1 * (value[t + 1] - other[i1, 0])
-        r2, r3 = w2 * (value[t + 2] - other[i2, 0]), w3 * (value[t + 3] - other[i3, 0])
-        precision[0, 0] += w0 + w1 + w2 + w3
-        linear[0] += r0 + r1 + r2 + r3
-        for i in range(1, n):
-            a0, a1, a2, a3 = other[i0, i], other[i1, i], other[i2, i], other[i3, i]
-            linear[i] += r0 * a0 + r1 * a1 + r2 * a2 + r3 * a3
-            a0, a1, a2, a3 = w0 * a0, w1 * a1, w2 * a2, w3 * a3
-            precision[i, 0] += a0 + a1 + a2 + a3
-            for j in range(1, i + 1):
-                precision[i, j] += a0 * other[i0, j] + a1 * other[i1, j] + a2 * other[i2, j] + a3 * other[i3, j]
-        t += 4
-    while t < stop:
-        i0, w0 = index[t], weight[t]
-        r0 = w0 * (value[t] - other[i0, 0])
-        precision[0, 0] += w0
-        linear[0] += r0
-        for i in range(1, n):
-            a0 = w0 * other[i0, i]
-            linear[i] += r0 * other[i0, i]
-            precision[i, 0] += a0
-            for j in range(1, i + 1):
-                precision[i, j] += a0 * other[i0, j]
-        t += 1
-
-
-@compiled
-def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior_linear, normals, out, first, last):
-    """Draw rows first..last from their Gaussian conditionals; returns how many were not positive definite."""
-    n = out.shape[1]
-    precision = np.empty((n, n))
-    bad = 0
-    for u in range(first, last):
-        g = group[u]
-        precision[:, :] = prior_precision[g]
-        out[u] = prior_linear[g]
-        accumulate(indptr[u], indptr[u + 1], index, value, weight, other, precision, out[u])
-        if not cholesky(precision):
-            bad += 1
-            continue
-        solve_lower(precision, out[u])
-        for i in range(n):
-            out[u, i] += normals[u, i]
-        solve_upper(precision, out[u])
-    return bad
-
-
-@compiled
 def grams(indptr, index, value, weight, other, precision, linear):
     """Per row: sum of w v v' (full matrix) and sum of w v r, written to (rows, R, R) and (rows, R)."""
     n = linear.shape[1]
+    factors, bias = padded(other)
+    memory = room(factors.shape[1])
     for u in range(linear.shape[0]):
         precision[u] = 0.0
         linear[u] = 0.0
-        accumulate(indptr[u], indptr[u + 1], index, value, weight, other, precision[u], linear[u])
+        accumulate(indptr[u], indptr[u + 1], index, value, weight, factors, bias, memory, precision[u], linear[u])
         for i in range(n):
             for j in range(i):
                 precision[u, j, i] = precision[u, i, j]
@@ -238,6 +183,8 @@ def transfer_rows(
     n_sources = maps.shape[0]
     n_domains = n_sources + 1
     bad = 0
+    factors, bias = padded(item)
+    memory = room(factors.shape[1])
     eye_s0 = np.zeros((n_sources, n, n))
     pop = np.empty((n_sources, n, n))
     for k in range(n_sources):
@@ -277,7 +224,7 @@ def transfer_rows(
             own_mean[k] = 0.0
             for i in range(n):
                 own_chol[k, i, i] = 1.0 / prior_scale[k, i] ** 2
-            accumulate(start, stop, index, value, weight, item, own_chol[k], own_mean[k])
+            accumulate(start, stop, index, value, weight, factors, bias, memory, own_chol[k], own_mean[k])
             if not cholesky(own_chol[k]):
                 bad += 1
             solve_lower(own_chol[k], own_mean[k])
@@ -295,7 +242,7 @@ def transfer_rows(
         stop = indptr[u * n_domains + n_sources + 1]
         gram[:, :] = 0.0
         linear[:] = 0.0
-        accumulate(start, stop, index, value, weight, item, gram, linear)
+        accumulate(start, stop, index, value, weight, factors, bias, memory, gram, linear)
         # gates, with theta and all phi integrated out; then theta, with all phi integrated out
         for k in range(n_sources + 1):
             choose = k < n_sources and gated

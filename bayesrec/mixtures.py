@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from bayesrec.jit import compiled
 
 __all__ = ["mixture_cdf", "mixture_quantiles"]
-
-compiled = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
 
 
 @compiled

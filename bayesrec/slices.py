@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayesrec.kernels import compiled
+from bayesrec.jit import compiled
 
 __all__ = ["noise_slices", "uniform"]
 

@@ -110,11 +110,35 @@ def test_draw_rows(fault, monkeypatch):
     sample = np.stack([draw(rng) for _ in range(4000)])
     for u, (p, h) in enumerate(gram_loop(*rows)):
         p, h = p + precision[group[u]], h + precision[group[u]] @ mean[group[u]]
-        root = np.linalg.inv(np.linalg.cholesky(p)).T
-        exact &= close(centre[u], np.linalg.solve(p, h)) and close(np.stack([x[u] for x in units], axis=1), root)
+        root = np.stack([x[u] for x in units], axis=1)  # a square root of the covariance
+        exact &= close(centre[u], np.linalg.solve(p, h)) and close(root @ root.T, np.linalg.inv(p))
         z.append(moment_z(sample[:, u], np.linalg.solve(p, h), np.linalg.inv(p)))
     assert exact is not bool(fault)
     assert calm(z) is not bool(fault)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 7, 8, 9, 15, 16, 17, 33])
+@pytest.mark.parametrize("fault", [False, True])
+def test_every_rank_fills_its_tiles(rank, fault, monkeypatch):
+    """Widths below, at and above a multiple of the tile, rows of 0 to 200 ratings; the fault leaves a rating out."""
+    rng, size = np.random.default_rng(rank), rank + 1
+    counts = np.array([0, 1, 3, 63, 64, 65, 128, 200])
+    indptr, n = np.concatenate([[0], np.cumsum(counts)]), counts.sum()
+    rows = indptr, rng.integers(0, 50, n), rng.standard_normal(n), rng.random(n) + 0.2, rng.standard_normal((50, size))
+    a = rng.standard_normal((size, size + 3))
+    mean, precision = rng.standard_normal((1, size)), (a @ a.T)[None]
+    if fault:
+        twist(monkeypatch, kernels, "draw_rows", _0=lambda x: np.minimum(x, n - 1))
+    got = conjugate.draw_rows(*rows, np.zeros(len(counts), int), mean, precision, Fixed(0.0))
+    index, value, weight, other = rows[1:]
+    want = []
+    for start, stop in zip(indptr[:-1], indptr[1:], strict=True):
+        v = other[index[start:stop]].copy()
+        v[:, 0] = 1.0
+        w, r = weight[start:stop], value[start:stop] - other[index[start:stop], 0]
+        p = precision[0] + (v * w[:, None]).T @ v
+        want.append(np.linalg.solve(p, precision[0] @ mean[0] + v.T @ (w * r)))
+    assert close(got, np.stack(want), 1e-8) is not fault
 
 
 def test_draw_rows_refuses_a_bad_precision():

@@ -163,6 +163,18 @@ def test_an_adaptive_fit_that_was_cut_off_goes_on(data, n, tmp_path, monkeypatch
     assert all(np.array_equal(whole.draws[name], again.draws[name]) for name in whole.draws)
 
 
+def test_without_a_place_for_a_cache_loops_are_compiled_all_the_same(monkeypatch):
+    from numba.core import caching
+
+    from bayesrec import jit
+
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    for compile_ in (jit.compiled, jit.reordered):
+        double = compile_(lambda x: 2.0 * x)
+        assert double(3.0) == 6.0
+        assert type(double._cache).__name__ == "NullCache"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

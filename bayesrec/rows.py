@@ -1,0 +1,184 @@
+"""Compiled draws of many small Gaussian rows: Gram matrices in tiles, Cholesky factors in place. Internal.
+
+The factors of the other side are padded with zeros to a multiple of ``LANES`` columns, and so is the precision matrix of
+the factors (with ones on the diagonal there). The bias, component 0, has a design of ones; it is kept apart and comes last
+in the factorisation, as a border.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayesrec.jit import compiled, reordered
+from bayesrec.tiles import LANES, address, gather, tile_add, tile_subtract
+
+__all__ = ["accumulate", "draw_rows", "padded", "room"]
+
+BLOCK = 64  # ratings gathered at once
+
+
+@compiled
+def padded(other):
+    """The factors of the other side with columns of zeros behind, and their biases."""
+    rank = other.shape[1] - 1
+    factors = np.zeros((other.shape[0], (rank + LANES - 1) // LANES * LANES))
+    bias = np.empty(other.shape[0])
+    for r in range(other.shape[0]):
+        bias[r] = other[r, 0]
+        for k in range(rank):
+            factors[r, k] = other[r, k + 1]
+    return factors, bias
+
+
+@compiled
+def room(width):
+    """Working memory for rows of ``width`` factors: precision, its border, linear term, a block of ratings."""
+    return np.empty((width, width)), np.empty(width), np.empty(width), np.empty((BLOCK, width)), np.empty((3, BLOCK))
+
+
+@compiled
+def _add(start, stop, index, value, weight, factors, bias, memory):
+    """Add ratings start..stop to the memory; returns what they add to the bias's precision and linear term.
+
+    A rating is ``value = row bias + bias[i] + row @ factors[i] + noise``.
+    """
+    precision, border, linear, block, scalars = memory
+    width = factors.shape[1]
+    total = 0.0
+    first = 0.0
+    for t in range(start, stop, BLOCK):
+        m = min(BLOCK, stop - t)
+        for q in range(m):
+            w = weight[t + q]
+            r = w * (value[t + q] - bias[index[t + q]])
+            scalars[0, q] = np.sqrt(w)
+            scalars[1, q] = r
+            scalars[2, q] = w
+            total += w
+            first += r
+        for j in range(0, width, LANES):
+            gather(
+                address(factors), width, address(index[t:]), m, j, address(scalars[0]), address(scalars[1]),
+                address(scalars[2]), address(block), address(linear), address(border),
+            )  # fmt: skip
+        for i in range(0, width, LANES):
+            for j in range(i, width, LANES):
+                tile_add(address(block), width, m, i, j, address(precision), width)
+    return total, first
+
+
+@compiled
+def accumulate(start, stop, index, value, weight, factors, bias, memory, precision, linear):
+    """Add the likelihood of ratings start..stop to a row's precision (R, R), lower triangle, and linear term (R,)."""
+    if start == stop:
+        return
+    upper, border, right, _, _ = memory
+    upper[:, :] = 0.0
+    border[:] = 0.0
+    right[:] = 0.0
+    total, first = _add(start, stop, index, value, weight, factors, bias, memory)
+    precision[0, 0] += total
+    linear[0] += first
+    for i in range(linear.shape[0] - 1):
+        precision[i + 1, 0] += border[i]
+        linear[i + 1] += right[i]
+        for j in range(i + 1):
+            precision[i + 1, j + 1] += upper[j, i]
+
+
+@compiled
+def cholesky_upper(a):
+    """U with U'U = a, in place of the upper triangle of ``a`` (n, n), n a multiple of LANES; False if there is none."""
+    n = a.shape[0]
+    for k in range(0, n, LANES):
+        for r in range(k, k + LANES):
+            row = a[r]
+            if not row[r] > 0.0:
+                return False
+            row[r] = np.sqrt(row[r])
+            inverse = 1.0 / row[r]
+            for j in range(r + 1, n):
+                row[j] *= inverse
+            for s in range(r + 1, k + LANES):
+                factor = row[s]
+                below = a[s]
+                for j in range(s, n):
+                    below[j] -= factor * row[j]
+        for i in range(k + LANES, n, LANES):
+            for j in range(i, n, LANES):
+                tile_subtract(address(a[k]), n, LANES, i, j, address(a), n)
+    return True
+
+
+@compiled
+def _forward(upper, x, y):
+    """Solve U'x = b and U'y = c in place of b and c."""
+    n = x.shape[0]
+    for i in range(n):
+        row = upper[i]
+        inverse = 1.0 / row[i]
+        f = x[i] * inverse
+        g = y[i] * inverse
+        x[i] = f
+        y[i] = g
+        for k in range(i + 1, n):
+            x[k] -= f * row[k]
+        for k in range(i + 1, n):
+            y[k] -= g * row[k]
+
+
+@reordered
+def _backward(upper, x):
+    """Solve Ux = b in place of b."""
+    n = x.shape[0]
+    for i in range(n - 1, -1, -1):
+        row = upper[i]
+        total = 0.0
+        for k in range(i + 1, n):
+            total += row[k] * x[k]
+        x[i] = (x[i] - total) / row[i]
+
+
+@compiled
+def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior_linear, normals, out, first, last):
+    """Draw rows first..last from their Gaussian conditionals; returns how many were not positive definite."""
+    factors, bias = padded(other)
+    width = factors.shape[1]
+    rank = out.shape[1] - 1
+    memory = room(width)
+    upper, border, linear, _, _ = memory
+    bad = 0
+    for u in range(first, last):
+        prior = prior_precision[group[u]]
+        right = prior_linear[group[u]]
+        upper[:, :] = 0.0
+        border[:] = 0.0
+        linear[:] = 0.0
+        for i in range(rank):
+            linear[i] = right[i + 1]
+            border[i] = prior[i + 1, 0]
+            for j in range(i, rank):
+                upper[i, j] = prior[i + 1, j + 1]
+        for i in range(rank, width):
+            upper[i, i] = 1.0
+        total, one = _add(indptr[u], indptr[u + 1], index, value, weight, factors, bias, memory)
+        if not cholesky_upper(upper):
+            bad += 1
+            continue
+        _forward(upper, border, linear)
+        total += prior[0, 0]
+        one += right[0]
+        for i in range(rank):
+            total -= border[i] * border[i]
+            one -= border[i] * linear[i]
+        if not total > 0.0:
+            bad += 1
+            continue
+        root = np.sqrt(total)
+        out[u, 0] = (one / root + normals[u, 0]) / root
+        for i in range(rank):
+            linear[i] += normals[u, i + 1] - border[i] * out[u, 0]
+        _backward(upper, linear)
+        for i in range(rank):
+            out[u, i + 1] = linear[i]
+    return bad

@@ -1,0 +1,137 @@
+"""Vector instructions behind the row kernels: small blocks of a Gram matrix that stay in registers. Internal.
+
+Plain loops over small matrices leave the compiler with remainders that fill no vector, so two inner loops are written in
+LLVM's vectors of eight doubles, which LLVM splits into what the machine has (AVX-512, AVX2, NEON).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["LANES", "address", "gather", "tile_add", "tile_subtract"]
+
+LANES = 8
+F64, I32, I64 = ir.DoubleType(), ir.IntType(32), ir.IntType(64)
+VECTOR = ir.VectorType(F64, LANES)
+FLOATS, WHOLES = types.CPointer(types.float64), types.CPointer(types.int64)
+
+
+def _load(builder, pointer):
+    value = builder.load(builder.bitcast(pointer, VECTOR.as_pointer()))
+    value.align = 8
+    return value
+
+
+def _store(builder, value, pointer):
+    builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer())).align = 8
+
+
+def _splat(builder, number):
+    one = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, ir.Constant(I32, 0))
+    lanes = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
+    return builder.shuffle_vector(one, ir.Constant(VECTOR, ir.Undefined), lanes)
+
+
+def _fma(builder):
+    kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f64")
+    return lambda a, b, c: builder.call(function, [a, b, c])
+
+
+def _loop(builder, count, n_sums, body):
+    """Sum in registers: ``body(q, sums)`` returns the new sums, for q < count, count >= 1."""
+    entry = builder.block
+    loop, done = (builder.append_basic_block(name) for name in ("loop", "done"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    q = builder.phi(I64)
+    q.add_incoming(ir.Constant(I64, 0), entry)
+    sums = [builder.phi(VECTOR) for _ in range(n_sums)]
+    new = body(q, sums)
+    following = builder.add(q, ir.Constant(I64, 1))
+    q.add_incoming(following, loop)
+    for phi, value in zip(sums, new, strict=True):
+        phi.add_incoming(ir.Constant(VECTOR, [0.0] * LANES), entry)
+        phi.add_incoming(value, loop)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
+    builder.position_at_end(done)
+    return new
+
+
+def _address(typingctx, array):
+    pointer = FLOATS if array.dtype == types.float64 else WHOLES
+
+    def codegen(context, builder, signature, args):
+        return context.make_array(signature.args[0])(context, builder, args[0]).data
+
+    return pointer(array), codegen
+
+
+#: where the numbers of a contiguous array begin
+address: Any = intrinsic(_address)
+
+
+def _tile(sign):
+    def typed(typingctx, rows, stride, count, i, j, out, out_stride):
+        signature = types.void(FLOATS, *[types.int64] * 4, FLOATS, types.int64)
+
+        def codegen(context, builder, signature, args):
+            rows, stride, count, i, j, out, out_stride = args
+            fma = _fma(builder)
+
+            def body(q, sums):
+                row = builder.gep(rows, [builder.mul(q, stride)])
+                right = _load(builder, builder.gep(row, [j]))
+                left = builder.gep(row, [i])
+                numbers = [builder.load(builder.gep(left, [ir.Constant(I64, a)])) for a in range(LANES)]
+                return [fma(_splat(builder, x), right, s) for x, s in zip(numbers, sums, strict=True)]
+
+            sums = _loop(builder, count, LANES, body)
+            for a, value in enumerate(sums):
+                place = builder.add(builder.mul(builder.add(i, ir.Constant(I64, a)), out_stride), j)
+                pointer = builder.gep(out, [place])
+                old = _load(builder, pointer)
+                _store(builder, (builder.fadd if sign > 0 else builder.fsub)(old, value), pointer)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return typed
+
+
+#: out[i:i+8, j:j+8] += sum over q < count of outer(rows[q, i:i+8], rows[q, j:j+8]); count >= 1
+tile_add: Any = intrinsic(_tile(1))
+#: the same with a minus
+tile_subtract: Any = intrinsic(_tile(-1))
+
+
+def _gather(typingctx, other, stride, index, count, j, root, response, weight, out, linear, total):
+    signature = types.void(FLOATS, types.int64, WHOLES, types.int64, types.int64, *[FLOATS] * 6)
+
+    def codegen(context, builder, signature, args):
+        other, stride, index, count, j, root, response, weight, out, linear, total = args
+        fma = _fma(builder)
+
+        def body(q, sums):
+            place = builder.mul(builder.load(builder.gep(index, [q])), stride)
+            o = _load(builder, builder.gep(other, [builder.add(place, j)]))
+            s, r, w = (_splat(builder, builder.load(builder.gep(x, [q]))) for x in (root, response, weight))
+            _store(builder, builder.fmul(s, o), builder.gep(out, [builder.add(builder.mul(q, stride), j)]))
+            return [fma(r, o, sums[0]), fma(w, o, sums[1])]
+
+        for value, x in zip(_loop(builder, count, 2, body), (linear, total), strict=True):
+            pointer = builder.gep(x, [j])
+            _store(builder, builder.fadd(_load(builder, pointer), value), pointer)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+#: eight columns from j of o = other[index[q]], q < count, count >= 1: out[q] = root[q] o, linear += sum of response[q] o,
+#: total += sum of weight[q] o; other and out have rows of stride numbers
+gather: Any = intrinsic(_gather)
