@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import bayesrec as br
 
 torch.set_num_threads(1)
+
+
+def _forget_stale_kernels():
+    """Numba looks at the file of a function, not at those of the functions it calls: drop what is older than any of them."""
+    folder = Path(br.__file__).parent
+    newest = max((folder / f"{name}.py").stat().st_mtime for name in ("jit", "tiles", "rows", "kernels", "slices"))
+    for file in (folder / "__pycache__").glob("*.nb[ic]"):
+        if file.stat().st_mtime < newest:
+            file.unlink(missing_ok=True)
+
+
+_forget_stale_kernels()
 
 
 @pytest.fixture(scope="session")
