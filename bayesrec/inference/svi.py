@@ -58,8 +58,8 @@ class SVI(Method):
 
     Examples
     --------
-    >>> SVI(steps=500).draws
-    500
+    >>> SVI(steps=500).chains
+    4
     """
 
     steps: int = 1000
@@ -191,21 +191,24 @@ class Bound:
 
 
 def _warn_if_asleep(posterior: Posterior) -> None:
-    """Say so if the factors explain nothing in the target, beyond what users' and items' means do."""
+    """Say so if in a fit the factors explain nothing in the target, beyond what users' and items' means do."""
     data = posterior.data.mask(posterior.data.is_target)
     user, item, domain = (torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain))
-    latents = {name: torch.as_tensor(x[0, 0]) for name, x in posterior.draws.items()}
-    left, right = posterior.model.vectors(latents, Batch(user, item, domain))
-    part = (left[:, 1:] * right[:, 1:]).sum(-1).numpy().astype(float)
-    for codes in (data.user, data.item):
-        count = np.bincount(codes)
-        part = part - (np.bincount(codes, part) / np.maximum(count, 1))[codes]
-    spread = float(part.std())
-    if spread < ASLEEP:
+    spreads = []
+    for c in range(posterior.n_chains):
+        latents = {name: torch.as_tensor(x[c, 0]) for name, x in posterior.draws.items()}
+        left, right = posterior.model.vectors(latents, Batch(user, item, domain))
+        part = (left[:, 1:] * right[:, 1:]).sum(-1).numpy().astype(float)
+        for codes in (data.user, data.item):
+            count = np.bincount(codes)
+            part = part - (np.bincount(codes, part) / np.maximum(count, 1))[codes]
+        spreads.append(float(part.std()))
+    asleep = sum(spread < ASLEEP for spread in spreads)
+    if asleep:
         warnings.warn(
-            f"the factors explain nothing: p . q has an sd of {spread:.3f} rating sds over the target's rows. Either the "
-            "ratings have no such structure or SVI collapsed to the bias model; more steps, a lower learning_rate or "
-            "another seed tell, and Gibbs does not collapse.",
+            f"the factors explain nothing in {asleep} of {len(spreads)} fits: p . q has an sd of {min(spreads):.3f} rating "
+            "sds over the target's rows. Either the ratings have no such structure or SVI collapsed to the bias model; more "
+            "steps, a lower learning_rate or another seed tell, and Gibbs does not collapse.",
             ConvergenceWarning,
             stacklevel=4,
         )
