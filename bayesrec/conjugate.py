@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 
+ROW = 80  # ratings whose cost is that of a row's own work, such as its Cholesky factor
+
+
 @dataclass(frozen=True)
 class Table:
     """Standardised ratings, sorted once by (user, domain) and once by item.
@@ -47,6 +50,8 @@ class Table:
         Item code, value, domain and user, in that order.
     item_ptr : ndarray, (item + 1,)
     item_user, item_value, item_of : ndarray, (rating,)
+    user_cell, item_cell : ndarray, (rating,)
+        ``domain * n_users + user`` of each rating, in either order: its place in a raveled (domain, user) array.
     count : ndarray of int, (domain, user)
         Number of ratings; what a user never rated is a leaf of the model and informs no hyperparameter.
     workers : Workers
@@ -66,6 +71,8 @@ class Table:
     item_user: np.ndarray
     item_value: np.ndarray
     item_of: np.ndarray
+    user_cell: np.ndarray
+    item_cell: np.ndarray
     count: np.ndarray
     workers: Workers = ALONE
 
@@ -90,6 +97,8 @@ class Table:
             item_user=user[by_item],
             item_value=value[by_item],
             item_of=item[by_item],
+            user_cell=(domain * n_users + user)[order],
+            item_cell=(domain * n_users + user)[by_item],
             count=np.ascontiguousarray(size.reshape(n_users, n_domains).T),
         )
 
@@ -132,7 +141,7 @@ def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, 
             indptr, index, value, weight, other, group, precision, linear, normals, out, first, last
         )
 
-    _whole(workers.share(run, indptr, other.shape[1]), block)
+    _whole(workers.share(run, indptr, ROW), block)
     return out
 
 
@@ -157,7 +166,7 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
             theta, phi, used, on, log_odds, first, last,
         )  # fmt: skip
 
-    _whole(table.workers.share(run, table.user_ptr[:: table.n_domains], 10 * size), "users")
+    _whole(table.workers.share(run, table.user_ptr[:: table.n_domains], 10 * ROW), "users")
     return {"user_vector": theta, "source_vector": phi, "phi_used": used, "on": on}
 
 

@@ -188,11 +188,8 @@ class Gaussian(Likelihood):
 
     def working(self, state: State, table: Table, by: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the ratings themselves and ``w / noise^2``."""
-        if by == "user":
-            value, user, domain = table.user_value, table.user_of, table.user_domain
-        else:
-            value, user, domain = table.item_value, table.item_user, table.item_domain[table.item_of]
-        return value, self._precision(state, table.n_users)[domain, user]
+        value, cell = (table.user_value, table.user_cell) if by == "user" else (table.item_value, table.item_cell)
+        return value, self._precision(state, table.n_users).take(cell)
 
     def _precision(self, state: State, n_users: int) -> np.ndarray:
         """Noise precision of each user in each domain, (domain, user)."""

@@ -10,10 +10,12 @@ import numpy as np
 
 __all__ = ["ALONE", "Workers"]
 
+RUNS = 2
+
 
 @dataclass(frozen=True)
 class Workers:
-    """Some threads and the rows they take: contiguous runs of about equal cost.
+    """Some threads and the rows they take: contiguous runs of about equal cost, RUNS for each thread.
 
     Rows are independent and their random numbers are drawn before, so results do not depend on the number of threads.
 
@@ -34,14 +36,25 @@ class Workers:
         if self.n == 1 or self.pool is None or rows < 2 * self.n:
             return np.array([0, rows])
         cost = indptr + width * np.arange(rows + 1)
-        return np.searchsorted(cost, np.linspace(cost[0], cost[-1], self.n + 1)).clip(0, rows)
+        return np.searchsorted(cost, np.linspace(cost[0], cost[-1], RUNS * self.n + 1)).clip(0, rows)
 
     def share(self, run: Callable[[int, int], int | None], indptr: np.ndarray, width: int) -> int:
         """Call ``run(first, last)`` for every run of rows and add up what the calls return."""
         edges = self.edges(indptr, width).tolist()
         spans = list(zip(edges[:-1], edges[1:], strict=True))
-        others = [self.pool.submit(run, *span) for span in spans[1:]] if self.pool is not None else []
-        return sum(done or 0 for done in [run(*spans[0]), *(future.result() for future in others)])
+
+        def work() -> int:
+            total = 0
+            while spans:
+                try:
+                    span = spans.pop()
+                except IndexError:  # another thread took the last one
+                    break
+                total += run(*span) or 0
+            return total
+
+        others = [self.pool.submit(work) for _ in range(min(self.n, len(spans)) - 1)] if self.pool else []
+        return work() + sum(future.result() for future in others)
 
 
 ALONE = Workers()

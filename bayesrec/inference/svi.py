@@ -150,7 +150,6 @@ class Bound:
         leaves = model.leaves(table) | {"item_vector": np.ones(table.n_items, dtype=bool)}
         self.guide = Guide(model, schema, state, leaves)
         self.index = model.rater_index(table)
-        self.cell = table.item_domain[table.item_of] * table.n_users + table.item_user
         self.value = table.item_value.astype(np.float32)
         self.rated = np.flatnonzero(table.rated)
 
@@ -165,7 +164,13 @@ class Bound:
         table = self.table
         precision = self.model.likelihood.precision(latents).expand(table.n_domains, table.n_users)
         gram, linear, square = row_sums(
-            self.model.raters(latents), precision.reshape(-1), items, table.item_ptr, self.index, self.cell, self.value
+            self.model.raters(latents),
+            precision.reshape(-1),
+            items,
+            table.item_ptr,
+            self.index,
+            table.item_cell,
+            self.value,
         )
         domain = torch.from_numpy(table.item_domain[items])
         mean, sd = (latents[name].index_select(0, domain) for name in ("item_mean", "item_scale"))

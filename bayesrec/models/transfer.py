@@ -154,7 +154,7 @@ class TransferMF(Model):
 
     def rater_index(self, table: Table) -> np.ndarray:
         """Row of ``raters`` that each rating belongs to, in item order."""
-        return table.item_domain[table.item_of] * table.n_users + table.item_user
+        return table.item_cell
 
     def population(self, latents: Latents) -> Population:
         """The prior of a user and of an item without ratings, in each domain."""
