@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayesrec.jit import compiled, reordered
-from bayesrec.tiles import LANES, address, gather, tile_add, tile_subtract
+from bayesrec.tiles import LANES, address, gather, solve_tile, tile_add, tile_subtract
 
 __all__ = ["accumulate", "draw_rows", "padded", "room"]
 
@@ -32,8 +32,12 @@ def padded(other):
 
 @compiled
 def room(width):
-    """Working memory for rows of ``width`` factors: precision, its border, linear term, a block of ratings."""
-    return np.empty((width, width)), np.empty(width), np.empty(width), np.empty((BLOCK, width)), np.empty((3, BLOCK))
+    """Working memory for rows of ``width`` factors: precision, its border, linear term, a block of ratings.
+
+    The precision has LANES columns more than rows, for right-hand sides.
+    """
+    precision = np.empty((width, width + LANES))
+    return precision, np.empty(width), np.empty(width), np.empty((BLOCK, width)), np.empty((3, BLOCK))
 
 
 @compiled
@@ -63,7 +67,7 @@ def _add(start, stop, index, value, weight, factors, bias, memory):
             )  # fmt: skip
         for i in range(0, width, LANES):
             for j in range(i, width, LANES):
-                tile_add(address(block), width, m, i, j, address(precision), width)
+                tile_add(address(block), width, m, i, j, address(precision), width + LANES)
     return total, first
 
 
@@ -88,43 +92,30 @@ def accumulate(start, stop, index, value, weight, factors, bias, memory, precisi
 
 @compiled
 def cholesky_upper(a):
-    """U with U'U = a, in place of the upper triangle of ``a`` (n, n), n a multiple of LANES; False if there is none."""
-    n = a.shape[0]
+    """U with U'U = A for ``a = [A | B]`` (n, n + LANES), in place of A's upper triangle, and U'^-1 B in place of B.
+
+    ``n`` is a multiple of LANES. Returns False if A is not positive definite.
+    """
+    n, stride = a.shape
+    inverse = np.empty(LANES)
     for k in range(0, n, LANES):
         for r in range(k, k + LANES):
-            row = a[r]
-            if not row[r] > 0.0:
+            if not a[r, r] > 0.0:
                 return False
-            row[r] = np.sqrt(row[r])
-            inverse = 1.0 / row[r]
-            for j in range(r + 1, n):
-                row[j] *= inverse
+            a[r, r] = np.sqrt(a[r, r])
+            inverse[r - k] = 1.0 / a[r, r]
+            for j in range(r + 1, k + LANES):
+                a[r, j] *= inverse[r - k]
             for s in range(r + 1, k + LANES):
-                factor = row[s]
-                below = a[s]
-                for j in range(s, n):
-                    below[j] -= factor * row[j]
+                for j in range(s, k + LANES):
+                    a[s, j] -= a[r, s] * a[r, j]
+        rows = address(a[k])
+        for j in range(k + LANES, stride, LANES):
+            solve_tile(rows, stride, k, j, address(inverse))
         for i in range(k + LANES, n, LANES):
-            for j in range(i, n, LANES):
-                tile_subtract(address(a[k]), n, LANES, i, j, address(a), n)
+            for j in range(i, stride, LANES):
+                tile_subtract(rows, stride, LANES, i, j, address(a), stride)
     return True
-
-
-@compiled
-def _forward(upper, x, y):
-    """Solve U'x = b and U'y = c in place of b and c."""
-    n = x.shape[0]
-    for i in range(n):
-        row = upper[i]
-        inverse = 1.0 / row[i]
-        f = x[i] * inverse
-        g = y[i] * inverse
-        x[i] = f
-        y[i] = g
-        for k in range(i + 1, n):
-            x[k] -= f * row[k]
-        for k in range(i + 1, n):
-            y[k] -= g * row[k]
 
 
 @reordered
@@ -162,13 +153,17 @@ def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior
         for i in range(rank, width):
             upper[i, i] = 1.0
         total, one = _add(indptr[u], indptr[u + 1], index, value, weight, factors, bias, memory)
+        for i in range(width):
+            upper[i, width] = border[i]
+            upper[i, width + 1] = linear[i]
         if not cholesky_upper(upper):
             bad += 1
             continue
-        _forward(upper, border, linear)
         total += prior[0, 0]
         one += right[0]
-        for i in range(rank):
+        for i in range(width):
+            border[i] = upper[i, width]
+            linear[i] = upper[i, width + 1]
             total -= border[i] * border[i]
             one -= border[i] * linear[i]
         if not total > 0.0:

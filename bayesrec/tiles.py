@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["LANES", "address", "gather", "tile_add", "tile_subtract"]
+__all__ = ["LANES", "address", "gather", "solve_tile", "tile_add", "tile_subtract"]
 
 LANES = 8
 F64, I32, I64 = ir.DoubleType(), ir.IntType(32), ir.IntType(64)
@@ -135,3 +135,30 @@ def _gather(typingctx, other, stride, index, count, j, root, response, weight, o
 #: eight columns from j of o = other[index[q]], q < count, count >= 1: out[q] = root[q] o, linear += sum of response[q] o,
 #: total += sum of weight[q] o; other and out have rows of stride numbers
 gather: Any = intrinsic(_gather)
+
+
+def _solve(typingctx, rows, stride, k, j, inverse):
+    signature = types.void(FLOATS, types.int64, types.int64, types.int64, FLOATS)
+
+    def codegen(context, builder, signature, args):
+        rows, stride, k, j, inverse = args
+        fma = _fma(builder)
+        starts = [builder.gep(rows, [builder.mul(stride, ir.Constant(I64, r))]) for r in range(LANES)]
+        solved: list = []
+        for r, start in enumerate(starts):
+            value = _load(builder, builder.gep(start, [j]))
+            for s in range(r):
+                column = builder.add(k, ir.Constant(I64, r))
+                factor = builder.fneg(_splat(builder, builder.load(builder.gep(starts[s], [column]))))
+                value = fma(factor, solved[s], value)
+            one = builder.load(builder.gep(inverse, [ir.Constant(I64, r)]))
+            solved.append(builder.fmul(value, _splat(builder, one)))
+        for start, value in zip(starts, solved, strict=True):
+            _store(builder, value, builder.gep(start, [j]))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+#: eight rows X = rows[:8, j:j+8] become the solution of U'X = X, U upper triangular in rows[:8, k:k+8], inverse[r] = 1 / U[r, r]
+solve_tile: Any = intrinsic(_solve)
