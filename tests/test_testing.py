@@ -190,7 +190,7 @@ class PriorOfAnother(PMF):
     def prior(self, schema):
         out = priors.item_prior(schema, self.rank) | priors.population_prior(self.rank)
         shape = out["user_mean"].shape[:-1] + (schema.n_users,)
-        cov = 0.001 * out["user_cov"].unsqueeze(-3)
+        cov = 1e-4 * torch.eye(self.rank + 1)
         users = dist.MultivariateNormal(out["user_mean"].unsqueeze(-2), covariance_matrix=cov)
         out["user_vector"] = pyro.sample("user_vector", users.expand(shape).to_event(1))
         return out | self.likelihood.prior(schema)
