@@ -31,24 +31,28 @@ def mixture_cdf(mean, sd, value, out):
 
 
 @compiled
-def mixture_quantiles(mean, sd, probability, out):
+def mixture_quantiles(mean, sd, probability, normal, out):
     """Quantiles of equal-weight normal mixtures: mean, sd (row, draw), probability (q,), out (row, q).
 
-    Newton steps inside a bracket that every step narrows, so a row's answer depends on that row alone.
+    Newton steps inside a bracket that every step narrows, so a row's answer depends on that row alone. They begin at the
+    quantile of a normal with the mixture's moments; ``normal`` (q,) are the quantiles of the standard one.
     """
     for r in range(mean.shape[0]):
         centre = 0.0
+        square = 0.0
         low0 = np.inf
         high0 = -np.inf
         for s in range(mean.shape[1]):
             centre += mean[r, s]
+            square += mean[r, s] * mean[r, s] + sd[r, s] * sd[r, s]
             low0 = min(low0, mean[r, s] - 9.0 * sd[r, s])
             high0 = max(high0, mean[r, s] + 9.0 * sd[r, s])
         centre /= mean.shape[1]
+        spread = np.sqrt(max(square / mean.shape[1] - centre * centre, 0.0))
         for q in range(probability.shape[0]):
             low = low0
             high = high0
-            x = centre
+            x = min(max(centre + normal[q] * spread, low), high)
             for _ in range(80):
                 p, d = _mixture_cdf(x, mean[r], sd[r])
                 gap = p - probability[q]

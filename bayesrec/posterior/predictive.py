@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
 from bayesrec import mixtures
@@ -162,5 +163,5 @@ def together(
 def quantiles(mean: np.ndarray, sd: np.ndarray, probability: tuple[float, ...]) -> np.ndarray:
     """Quantiles (row, q) of mixtures of normals with equal weights, components (row, draw)."""
     out = np.empty((len(mean), len(probability)))
-    mixtures.mixture_quantiles(mean, sd, np.array(probability), out)
+    mixtures.mixture_quantiles(mean, sd, np.array(probability), ndtri(np.array(probability)), out)
     return out
