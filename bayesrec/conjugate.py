@@ -132,6 +132,7 @@ def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, 
     -------
     ndarray, (row, rank + 1)
     """
+    index = np.ascontiguousarray(index, dtype=np.int64)  # the kernels read it by address
     linear = np.einsum("gij,gj->gi", precision, mean)
     normals = rng.standard_normal((len(group), other.shape[1]))
     out = np.empty_like(normals)
@@ -172,6 +173,7 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
 
 def row_grams(indptr, index, value, weight, other):
     """Likelihood precision (row, R, R) and linear term (row, R) of every row."""
+    index = np.ascontiguousarray(index, dtype=np.int64)
     n, size = len(indptr) - 1, other.shape[1]
     precision, linear = np.empty((n, size, size)), np.empty((n, size))
     kernels.grams(indptr, index, value, weight, other, precision, linear)

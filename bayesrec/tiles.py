@@ -1,6 +1,6 @@
 """Vector instructions behind the row kernels: small blocks of a Gram matrix that stay in registers. Internal.
 
-Plain loops over small matrices leave the compiler with remainders that fill no vector, so two inner loops are written in
+Plain loops over small matrices leave the compiler with remainders that fill no vector, so the inner loops are written in
 LLVM's vectors of eight doubles, which LLVM splits into what the machine has (AVX-512, AVX2, NEON).
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 __all__ = ["LANES", "address", "gather", "solve_tile", "tile_add", "tile_subtract"]
@@ -64,7 +65,10 @@ def _loop(builder, count, n_sums, body):
 
 
 def _address(typingctx, array):
-    pointer = FLOATS if array.dtype == types.float64 else WHOLES
+    pointers = {types.float64: FLOATS, types.int64: WHOLES}
+    if array.dtype not in pointers or array.layout != "C":
+        raise TypingError(f"address() reads contiguous arrays of float64 or int64, not {array}")
+    pointer = pointers[array.dtype]
 
     def codegen(context, builder, signature, args):
         return context.make_array(signature.args[0])(context, builder, args[0]).data

@@ -45,13 +45,12 @@ class Workers:
 
         def work() -> int:
             total = 0
-            while spans:
+            while True:
                 try:
-                    span = spans.pop()
-                except IndexError:  # another thread took the last one
-                    break
+                    span = spans.pop()  # of one thread at a time
+                except IndexError:
+                    return total
                 total += run(*span) or 0
-            return total
 
         others = [self.pool.submit(work) for _ in range(min(self.n, len(spans)) - 1)] if self.pool else []
         return work() + sum(future.result() for future in others)

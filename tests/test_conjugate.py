@@ -10,6 +10,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from numba.core.errors import TypingError
 from scipy import integrate, optimize, special, stats
 
 from bayesrec import conjugate, kernels, mixtures, slices
@@ -139,6 +140,30 @@ def test_every_rank_fills_its_tiles(rank, fault, monkeypatch):
         p = precision[0] + (v * w[:, None]).T @ v
         want.append(np.linalg.solve(p, precision[0] @ mean[0] + v.T @ (w * r)))
     assert close(got, np.stack(want), 1e-8) is not fault
+
+
+@pytest.mark.parametrize(
+    "view", [lambda x: x.astype(np.int32), lambda x: np.repeat(x, 2)[::2]], ids=["int32", "strided"]
+)
+def test_an_index_of_another_kind_is_read_right(view):
+    """The kernels read arrays by their address, where a stride or another width would be misread."""
+    indptr, index, value, weight, other = long_rows(np.random.default_rng(0), range(10))
+    prior = np.zeros(10, int), np.zeros((1, R)), np.eye(R)[None], Fixed(0.0)
+    want, got = (conjugate.draw_rows(indptr, i, value, weight, other, *prior) for i in (index, view(index)))
+    assert np.array_equal(got, want)
+    both = (conjugate.row_grams(indptr, i, value, weight, other) for i in (index, view(index)))
+    assert all(np.array_equal(a, b) for a, b in zip(*both, strict=True))
+    with pytest.raises(TypingError, match="contiguous arrays"):
+        kernels.draw_rows(indptr, view(index), value, weight, other, prior[0], prior[2], prior[1], want, want, 0, 10)
+
+
+@pytest.mark.parametrize("where", [0, 1, R - 1])
+def test_a_precision_that_is_bad_in_one_component_is_refused(where):
+    """Component 0, the bias, is the border of the factorisation and has a check of its own."""
+    rows, precision = long_rows(np.random.default_rng(0), [2, 0]), np.eye(R)[None].copy()
+    precision[0, where, where] = -1e3
+    with pytest.raises(SamplingError, match="2 rows of block 'items'"):
+        conjugate.draw_rows(*rows, np.zeros(2, int), np.zeros((1, R)), precision, Fixed(0.0), "items")
 
 
 def test_draw_rows_refuses_a_bad_precision():

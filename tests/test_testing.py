@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import bayesrec as br
+from bayesrec.blocks import Block
 from bayesrec.errors import UnsupportedMethodError
 from bayesrec.inference import NUTS, SVI, Gibbs, sample_prior
 from bayesrec.models import PMF, CollectiveMF, TransferMF, priors
@@ -61,6 +62,17 @@ class PrivateDice(PMF):
     def start(self, table, rng):
         np.random.rand(1)  # noqa: NPY002
         return super().start(table, rng)
+
+
+class InPlace(PMF):
+    """Moves the users where they stand."""
+
+    def blocks(self, table):
+        def move(state, rng):
+            state["user_vector"] += 1e-3
+            return {"user_vector": state["user_vector"]}
+
+        return [*super().blocks(table), Block("move", ("user_vector",), move)]
 
 
 class TorchDice(PMF):
@@ -228,6 +240,7 @@ FAULTS = [
     (PrivateDice(rank=1), False, draws.no_global_state, "fit changes NumPy's"),
     (TorchDice(rank=1), False, draws.no_global_state, "predict changes torch's"),
     (Diary(rank=1), False, draws.model_unchanged, "attributes"),
+    (InPlace(rank=1), False, draws.blocks_leave_the_state, "block 'move' changes.*user_vector"),
     (NarrowPopulation(rank=1), True, prediction.unknown_user, "simulation"),
     (ShiftedItems(rank=1), True, prediction.unknown_item, "simulation"),
     (SureOfNewItems(rank=1), False, prediction.unknown_both, "simulation"),

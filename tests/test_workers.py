@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from test_checkpoint import break_after
 
 import bayesrec as br
 from bayesrec.blocks import remembered
 from bayesrec.errors import ConvergenceWarning, DataError, SamplingError
-from bayesrec.inference import checkpoint, gibbs
+from bayesrec.inference import gibbs
 from bayesrec.workers import ALONE, Workers
 
 
@@ -151,17 +152,8 @@ def test_an_adaptive_fit_that_was_cut_off_goes_on(data, n, tmp_path, monkeypatch
     model = br.models.PMF(rank=1)
     with pytest.warns(ConvergenceWarning, match="do not reach"):
         whole = br.fit(model, data, method, progress=False)
-    original, calls = checkpoint.ChainFile.write, []
-
-    def write(self, *args):
-        original(self, *args)
-        calls.append(1)
-        if len(calls) == n:
-            raise RuntimeError("cut off")
-
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "EVERY", 0.0)
-        patch.setattr(checkpoint.ChainFile, "write", write)
+        break_after(patch, n)
         with pytest.raises(RuntimeError, match="cut off"):
             br.fit(model, data, method, progress=False, checkpoint=tmp_path)
     with pytest.warns(ConvergenceWarning, match="do not reach"):

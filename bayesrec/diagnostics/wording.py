@@ -23,9 +23,15 @@ def se_text(se: float, entity: str = "user") -> str:
     return f"SE unknown, one {entity}" if np.isnan(se) else f"SE {se:.1f}"
 
 
-def counted(n: int, entity: str) -> str:
-    """Return "1 user", "2 items". Internal."""
-    return f"{n} {entity}{'s' if n != 1 else ''}"
+def counted(n: int, name: str) -> str:
+    """A number of things, with the plural where it belongs. Internal.
+
+    Examples
+    --------
+    >>> counted(1, "user"), counted(1200, "rating")
+    ('1 user', '1,200 ratings')
+    """
+    return f"{n:,} {name}{'' if n == 1 else 's'}"
 
 
 def sentences(report: TransferReport) -> list[str]:
@@ -40,7 +46,7 @@ def sentences(report: TransferReport) -> list[str]:
     return [
         head,
         f"Log score {report.labels[0]} minus {report.labels[1]}: {report.delta:+.1f} ({se_text(report.se, report.entity)}) over "
-        f"{int(report.per_user['n'].sum())} held-out ratings of {counted(len(report.per_user), report.entity)}, "
+        f"{counted(int(report.per_user['n'].sum()), 'held-out rating')} of {counted(len(report.per_user), report.entity)}, "
         f"{report.delta_per_row:+.4f} a rating; {report.equal_user_mean:+.4f} if every {report.entity} counts the same; "
         f"{report.joint_delta:+.1f} for each {report.entity}'s ratings taken together.",
         f"Probability of negative transfer: {report.probability:.3f}.",

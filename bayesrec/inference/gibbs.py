@@ -46,7 +46,6 @@ class Gibbs(Method):
     threads : int, optional
         By default as many as there are CPUs allowed. Chains run side by side; threads that are left over share the rows
         of a chain. The draws do not depend on it.
-
     target_ess : float, optional
         Go on after ``draws`` until every identified quantity of ``diagnostics()`` has this bulk ESS and an R-hat of at
         most 1.01 (Vehtari et al. 2021); it is looked at after ``draws``, twice as many, and so on.

@@ -49,8 +49,7 @@ class SVI(Method):
     draws : int
         Draws from each fitted approximation.
     chains : int
-        Fits from different starts, whose draws are pooled: they end in different modes, as Gibbs's chains do, and four
-        short fits predict better than a long one.
+        Fits from different starts, whose draws are pooled: they end in different modes, as Gibbs's chains do.
 
     Notes
     -----

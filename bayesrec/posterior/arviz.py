@@ -15,7 +15,7 @@ from bayesrec.posterior import predictive
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
 
-__all__ = ["axes", "coordinates", "log_prior", "row_axis", "to_datatree"]
+__all__ = ["axes", "called", "coordinates", "log_prior", "row_axis", "to_datatree"]
 
 CHUNK = 25  # draws whose prior is evaluated at once
 
@@ -38,15 +38,17 @@ def coordinates(posterior: Posterior) -> dict[str, Any]:
     }
 
 
-def axes(posterior: Posterior) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    """Names of the axes of every site, and the labels of those that are used.
+def called(posterior: Posterior, axis: str) -> str:
+    """The caller's name of an axis: where items are shared, they are the users of the model."""
+    sides = posterior.data.columns.sides
+    return {"user": sides[0], "item": sides[1]}.get(axis, axis)
 
-    Where items are shared, they are the users of the model: the axis of a `user_vector` is called "item" then.
-    """
-    sides = dict(zip(("user", "item"), posterior.data.columns.sides, strict=True))
-    dims = {name: [sides.get(axis, axis) for axis in given] for name, given in posterior.model.dims.items()}
+
+def axes(posterior: Posterior) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Names of the axes of every site as the caller calls them, and the labels of those that are used."""
+    dims = {name: [called(posterior, axis) for axis in given] for name, given in posterior.model.dims.items()}
     used = {axis for given in dims.values() for axis in given}
-    labels = {sides.get(axis, axis): entries for axis, entries in coordinates(posterior).items()}
+    labels = {called(posterior, axis): entries for axis, entries in coordinates(posterior).items()}
     return dims, {axis: entries for axis, entries in labels.items() if axis in used}
 
 

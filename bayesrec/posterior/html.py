@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bayesrec.data.html import html_table
+from bayesrec.posterior.arviz import called
 
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
 def posterior_html(posterior: Posterior) -> str:
     """Return two tables: the fit, and the sites with their axes and shapes, as the caller calls them. Internal."""
-    data, sides = posterior.data, posterior.data.columns.sides
-    sizes = dict(zip(sides, (data.n_users, data.n_items), strict=True))
+    data = posterior.data
+    sizes = {called(posterior, "user"): data.n_users, called(posterior, "item"): data.n_items}
     facts = [
         ("method", repr(posterior.method)),
         ("draws", f"{posterior.n_chains} chains x {posterior.n_draws} draws"),
@@ -24,10 +25,9 @@ def posterior_html(posterior: Posterior) -> str:
         ("ratings", f"{len(data):,}" if len(data) else "saved without them"),
         ("size", f"{sum(array.nbytes for array in posterior.draws.values()) / 2**20:,.1f} MiB"),
     ]
-    called = dict(zip(("user", "item"), sides, strict=True))
     sites = []
     for name, array in posterior.draws.items():
-        axes = ", ".join(called.get(axis, axis) for axis in posterior.model.dims[name])
+        axes = ", ".join(called(posterior, axis) for axis in posterior.model.dims[name])
         sites.append((name, axes or "a number", " x ".join(map(str, array.shape[2:])) or "1"))
     fit = html_table(("Posterior", repr(posterior.model)), facts)
     return fit + html_table(("site", "axes", "shape"), sites, "Shapes of one draw")

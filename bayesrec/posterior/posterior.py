@@ -69,10 +69,10 @@ class Posterior:
 
     def __repr__(self) -> str:
         size = sum(a.nbytes for a in self.draws.values()) / 2**20
-        n_users, n_items = (self.data.n_items, self.data.n_users)[:: 1 if self.data.columns.swapped else -1]
+        sizes = {arviz.called(self, "user"): self.data.n_users, arviz.called(self, "item"): self.data.n_items}
         return (
             f"Posterior({self.model!r}, {self.n_chains} chains x {self.n_draws} draws, "
-            f"{n_users} users, {n_items} items, {size:.0f} MiB)"
+            f"{sizes['user']} users, {sizes['item']} items, {size:.0f} MiB)"
         )
 
     def _repr_html_(self) -> str:

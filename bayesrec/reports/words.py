@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bayesrec.diagnostics.wording import counted as counted
 from bayesrec.reports.facts import NONE, Z90, Chains, Gains
 
 __all__ = ["WORDS", "Words", "advice", "chance", "convergence", "headline", "percent", "reason"]
@@ -126,17 +127,6 @@ def reason(text: str) -> str:
     if text.startswith("the probability"):
         return "the held-out ratings allow both"
     return f"{text.split(':')[0]} it" if text.startswith("one ") else text  # "one user decides: without ..."
-
-
-def counted(n: int, name: str) -> str:
-    """A number of things, with the plural where it belongs.
-
-    Examples
-    --------
-    >>> counted(1, "user"), counted(1200, "rating")
-    ('1 user', '1,200 ratings')
-    """
-    return f"{n:,} {name}{'' if n == 1 else 's'}"
 
 
 def joined(names: Iterable[str]) -> str:

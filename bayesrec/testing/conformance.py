@@ -168,6 +168,11 @@ class ModelConformance:
         """See :func:`bayesrec.testing.draws.no_global_state`."""
         draws.no_global_state(case)
 
+    @_of_the_model
+    def test_blocks_leave_the_state(self, case: Case) -> None:
+        """See :func:`bayesrec.testing.draws.blocks_leave_the_state`."""
+        draws.blocks_leave_the_state(case)
+
     def test_model_unchanged(self, case: Case) -> None:
         """See :func:`bayesrec.testing.draws.model_unchanged`."""
         draws.model_unchanged(case)

@@ -23,6 +23,7 @@ from bayesrec.testing.case import UNKNOWN, Case, global_state_untouched, quiet
 
 __all__ = [
     "batched_log_density",
+    "blocks_leave_the_state",
     "draws_match_dims",
     "equal_seeds",
     "model_unchanged",
@@ -148,6 +149,18 @@ def no_global_state(case: Case) -> None:
         posterior.fold_in(rows.assign(user=UNKNOWN))
     with global_state_untouched("to_datatree"):
         posterior.to_datatree()
+
+
+def blocks_leave_the_state(case: Case) -> None:
+    """Check that no block changes an array in place: what was computed from one is kept as long as it is the same object."""
+    table, rng = case.posterior.schema.table(case.posterior.data), np.random.default_rng(0)
+    state = case.model.start(table, rng)
+    for block in case.model.blocks(table):
+        before = {name: np.array(value) for name, value in state.items()}
+        new = block.update(state, rng)
+        changed = [name for name, value in before.items() if not np.array_equal(value, state[name])]
+        assert not changed, f"block {block.name!r} changes {changed} in place; return new arrays"
+        state |= new
 
 
 def model_unchanged(case: Case) -> None:
