@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow lint format docs bench clean
+.PHONY: demo test test-slow lint format docs bench validate clean
 
 demo: $(STAMP)
 	$(BIN)/bayesrec demo
@@ -38,6 +38,10 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/few_ratings.py
 	$(BIN)/python benchmarks/movielens.py
 	$(BIN)/python benchmarks/svi_vs_gibbs.py
+
+# Hours: docs/validation.md. Ctrl-C and the same command again goes on; BAYESREC_DATA names the data of the placebo.
+validate: $(STAMP)
+	$(BIN)/python benchmarks/validate.py --jobs 2 --write
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

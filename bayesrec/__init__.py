@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bayesrec import data, datasets, errors, interop, metrics, models, rules
     from bayesrec.data import Interactions, split
-    from bayesrec.diagnostics import TransferReport, assess_transfer, negative_transfer, relevance, source_weight
+    from bayesrec.diagnostics import (
+        TransferReport,
+        assess_transfer,
+        negative_transfer,
+        relevance,
+        source_weight,
+        stack,
+        worth_in_ratings,
+    )
     from bayesrec.evaluation import Evaluation, evaluate
     from bayesrec.inference import NUTS, SVI, Gibbs, fit, load, sample_prior
     from bayesrec.likelihoods import Gaussian
@@ -50,6 +58,8 @@ _HOME = {
     "sample_prior": "inference",
     "source_weight": "diagnostics",
     "split": "data",
+    "stack": "diagnostics",
+    "worth_in_ratings": "diagnostics",
 }
 __all__ = [
     "Evaluation",
@@ -78,6 +88,8 @@ __all__ = [
     "sample_prior",
     "source_weight",
     "split",
+    "stack",
+    "worth_in_ratings",
 ]
 
 

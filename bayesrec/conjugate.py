@@ -2,23 +2,28 @@
 
 Everything a Gibbs block of a model needs stands here: Gaussian rows, scales under half-t priors, a covariance under
 the prior of Huang and Wand, a regression with a free precision for every coefficient, gamma precisions. The compiled
-loops are in :mod:`bayesrec.kernels`; which of them runs is decided here and nowhere else.
+loops are in :mod:`bayesrec.kernels`, their counterparts for a GPU in :mod:`bayesrec.batched`; which of them runs is decided here
+and nowhere else.
 
-Random numbers are drawn in NumPy, in one order, before a compiled loop starts: equal seeds give equal draws.
+Random numbers come from NumPy's generator, in one order; a compiled loop over rows gets a key from it and has a stream for every
+row (:mod:`bayesrec.streams`): equal seeds give equal draws, whoever works on a row.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from bayesrec import kernels, slices
-from bayesrec.errors import SamplingError
+from bayesrec import batched, kernels, slices
+from bayesrec.errors import ConvergenceWarning, DataError, SamplingError
 from bayesrec.workers import ALONE, Workers
 
 __all__ = [
     "Table",
+    "at_cells",
     "bernoulli_rate",
     "draw_rows",
     "half_t_scale",
@@ -33,6 +38,7 @@ __all__ = [
 ]
 
 
+CELLS = 2**31 - 1
 ROW = 80  # ratings whose cost is that of a row's own work, such as its Cholesky factor
 
 
@@ -46,16 +52,18 @@ class Table:
     item_domain : ndarray of int, (item,)
     user_ptr : ndarray, (user * domain + 1,)
         The ratings of user ``u`` in domain ``d`` are ``user_ptr[u * n_domains + d] : user_ptr[u * n_domains + d + 1]``.
-    user_item, user_value, user_domain, user_of : ndarray, (rating,)
-        Item code, value, domain and user, in that order.
+    user_item, user_value : ndarray, (rating,)
+        Item code and value, in that order.
     item_ptr : ndarray, (item + 1,)
-    item_user, item_value, item_of : ndarray, (rating,)
+    item_user, item_value : ndarray, (rating,)
     user_cell, item_cell : ndarray, (rating,)
         ``domain * n_users + user`` of each rating, in either order: its place in a raveled (domain, user) array.
     count : ndarray of int, (domain, user)
         Number of ratings; what a user never rated is a leaf of the model and informs no hyperparameter.
     workers : Workers
         Threads that share the rows of one update.
+
+    Codes and cells are int32, values float64.
     """
 
     n_users: int
@@ -65,12 +73,9 @@ class Table:
     user_ptr: np.ndarray
     user_item: np.ndarray
     user_value: np.ndarray
-    user_domain: np.ndarray
-    user_of: np.ndarray
     item_ptr: np.ndarray
     item_user: np.ndarray
     item_value: np.ndarray
-    item_of: np.ndarray
     user_cell: np.ndarray
     item_cell: np.ndarray
     count: np.ndarray
@@ -79,28 +84,34 @@ class Table:
     @classmethod
     def build(cls, user, item, domain, value, *, n_users, n_items, item_domain, n_domains) -> Table:
         """Sort ratings given as code arrays (rating,) and standardised values (rating,)."""
-        key = user * n_domains + domain
-        order = np.lexsort((item, key))
-        size = np.bincount(key, minlength=n_users * n_domains)
-        by_item = np.lexsort((user, item))
+        if n_domains * n_users > CELLS:
+            raise DataError(f"{n_users} users in {n_domains} domains are more than {CELLS} cells; split the data.")
+        user, item, cell = (x.astype(np.int32) for x in (user, item, domain * n_users + user))
+        size = np.bincount(cell, minlength=n_users * n_domains).reshape(n_domains, n_users)
+        order = np.lexsort((item, domain, user))
+        out = {"user_item": item[order], "user_value": value[order], "user_cell": cell[order]}
+        order = np.lexsort((user, item))
+        out |= {"item_user": user[order], "item_value": value[order], "item_cell": cell[order]}
         return cls(
             n_users=n_users,
             n_items=n_items,
             n_domains=n_domains,
             item_domain=np.ascontiguousarray(item_domain),
-            user_ptr=np.concatenate([[0], np.cumsum(size)]),
-            user_item=item[order],
-            user_value=value[order],
-            user_domain=domain[order],
-            user_of=user[order],
+            user_ptr=np.concatenate([[0], np.cumsum(size.T)]),
             item_ptr=np.concatenate([[0], np.cumsum(np.bincount(item, minlength=n_items))]),
-            item_user=user[by_item],
-            item_value=value[by_item],
-            item_of=item[by_item],
-            user_cell=(domain * n_users + user)[order],
-            item_cell=(domain * n_users + user)[by_item],
-            count=np.ascontiguousarray(size.reshape(n_users, n_domains).T),
+            count=size,
+            **out,
         )
+
+    @property
+    def user_of(self) -> np.ndarray:
+        """User of each rating, in user order."""
+        return self.user_cell % self.n_users
+
+    @property
+    def user_domain(self) -> np.ndarray:
+        """Domain of each rating, in user order."""
+        return self.user_cell // self.n_users
 
     @property
     def rated(self) -> np.ndarray:
@@ -108,9 +119,22 @@ class Table:
         return np.diff(self.item_ptr) > 0
 
 
-def _whole(failures: int, block: str) -> None:
+def _whole(counts: Any, block: str, workers: Workers) -> None:
+    """Refuse rows without a factor; count, or say, where jitter was needed."""
+    failures, jittered = (int(n) for n in counts)
     if failures:
         raise SamplingError(f"{failures} rows of block {block!r} had a precision matrix that is not positive definite.")
+    if jittered and workers.jittered is not None:
+        workers.jittered.append((block, jittered))
+    elif jittered:
+        warnings.warn(
+            f"{jittered} rows of block {block!r} needed jitter to be factored.", ConvergenceWarning, stacklevel=3
+        )
+
+
+def _key(rng: np.random.Generator) -> np.uint64:
+    """The key of the streams of one update."""
+    return rng.integers(2**64, dtype=np.uint64)
 
 
 def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, block="rows", workers=ALONE):
@@ -132,48 +156,89 @@ def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, 
     -------
     ndarray, (row, rank + 1)
     """
-    index = np.ascontiguousarray(index, dtype=np.int64)  # the kernels read it by address
+    if workers.device is not None:
+        out, bad = batched.draw_rows(
+            indptr, index, value, weight, other, group, mean, precision, rng, workers.device, workers.layouts
+        )
+        _whole((bad, 0), block, workers)
+        return out
+    index = np.ascontiguousarray(index, dtype=np.int32)  # the kernels read it by address
     linear = np.einsum("gij,gj->gi", precision, mean)
-    normals = rng.standard_normal((len(group), other.shape[1]))
+    normals, key = np.empty((len(group), other.shape[1])), _key(rng)
     out = np.empty_like(normals)
 
     def run(first, last):
-        return kernels.draw_rows(
+        kernels.normals(key, normals, first, last)
+        counts = kernels.draw_rows(
             indptr, index, value, weight, other, group, precision, linear, normals, out, first, last
         )
+        return np.array(counts)
 
-    _whole(workers.share(run, indptr, ROW), block)
+    _whole(workers.share(run, indptr, ROW), block, workers)
     return out
 
 
-def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng):
+def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng, given=None):
     """Draw gates, target factors and source factors of all users; see :func:`bayesrec.kernels.transfer_rows`.
+
+    Parameters
+    ----------
+    given : tuple of ndarray, optional
+        Precision (source, user, R, R) and linear term (source, user, R) of the first sources, which have no ratings here.
 
     Returns
     -------
     dict
         ``user_vector`` (user, R), ``source_vector`` and ``phi_used`` (source, user, R), ``on`` bool (source, user).
     """
+    workers = table.workers
+    if workers.device is not None:
+        found, bad = batched.transfer_rows(
+            table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng, workers.device, workers.layouts,
+            given,
+        )  # fmt: skip
+        _whole((bad, 0), "users", workers)
+        return found
     n_sources, size = maps.shape[0], maps.shape[1]
     shape = (n_sources, table.n_users, size)
-    normals = rng.standard_normal((1 + 2 * n_sources, table.n_users, size))
+    if given is None:
+        given = np.empty((0, table.n_users, size, size)), np.empty((0, table.n_users, size))
+    keys = [_key(rng) for _ in range(1 + 2 * n_sources)]
+    normals = np.empty((len(keys), table.n_users, size))
     uniforms = rng.random((n_sources, table.n_users))
     theta, phi, used = np.empty(shape[1:]), np.empty(shape), np.empty(shape)
     on, log_odds = gate.copy(), np.empty(shape[:2])
 
     def run(first, last):
-        return kernels.transfer_rows(
-            table.user_ptr, table.user_item, value, weight, item, scale, mean, cov, maps, off, gated, normals, uniforms,
-            theta, phi, used, on, log_odds, first, last,
+        for key, out in zip(keys, normals, strict=True):
+            kernels.normals(key, out, first, last)
+        counts = kernels.transfer_rows(
+            table.user_ptr, table.user_item, value, weight, item, scale, mean, cov, maps, off, gated, *given, normals,
+            uniforms, theta, phi, used, on, log_odds, first, last,
         )  # fmt: skip
+        return np.array(counts)
 
-    _whole(table.workers.share(run, table.user_ptr[:: table.n_domains], 10 * ROW), "users")
+    _whole(workers.share(run, table.user_ptr[:: table.n_domains], 4 * ROW), "users", workers)
     return {"user_vector": theta, "source_vector": phi, "phi_used": used, "on": on}
+
+
+def at_cells(array, cell, workers=ALONE):
+    """The entries of ``array`` (domain, user) that belong to each rating, (rating,)."""
+    flat, out = np.ascontiguousarray(array).ravel(), np.empty(len(cell))
+    step = max(1, len(cell) // 64)
+    edges = np.append(np.arange(0, len(cell), step), len(cell))
+
+    def run(first, last):
+        kernels.take(flat, cell, out, edges[first], edges[last])
+        return 0
+
+    workers.share(run, edges, 0)
+    return out
 
 
 def row_grams(indptr, index, value, weight, other):
     """Likelihood precision (row, R, R) and linear term (row, R) of every row."""
-    index = np.ascontiguousarray(index, dtype=np.int64)
+    index = np.ascontiguousarray(index, dtype=np.int32)
     n, size = len(indptr) - 1, other.shape[1]
     precision, linear = np.empty((n, size, size)), np.empty((n, size))
     kernels.grams(indptr, index, value, weight, other, precision, linear)
@@ -182,10 +247,15 @@ def row_grams(indptr, index, value, weight, other):
 
 def row_squared_errors(indptr, index, value, other, rows, workers=ALONE):
     """Sum of squared residuals of every row, (row,)."""
+    if workers.device is not None:
+        return batched.row_squared_errors(indptr, index, value, other, rows, workers.device, workers.layouts)
     out = np.empty(len(rows))
-    workers.share(
-        lambda first, last: kernels.row_errors(indptr, index, value, other, rows, out, first, last), indptr, 1
-    )
+
+    def run(first, last):
+        kernels.row_errors(indptr, index, value, other, rows, out, first, last)
+        return 0
+
+    workers.share(run, indptr, 1)
     return out
 
 
@@ -265,12 +335,11 @@ def noise_slices(x, mean, sd, count, squares, shift, bound, rng, workers=ALONE):
     -------
     ndarray, (n,)
     """
-    normals = rng.standard_normal(len(x))
-    seeds = rng.integers(2**64, size=len(x), dtype=np.uint64)
-    out = np.empty(len(x))
+    (first_key, key), normals, out = (_key(rng), _key(rng)), np.empty((len(x), 1)), np.empty(len(x))
 
     def run(first, last):
-        return slices.noise_slices(x, mean, sd, count, squares, shift, bound, normals, seeds, out, first, last)
+        kernels.normals(first_key, normals, first, last)
+        return slices.noise_slices(x, mean, sd, count, squares, shift, bound, normals, key, out, first, last)
 
     bad = workers.share(run, np.arange(len(x) + 1), 0) if np.isfinite(sd) else len(x)
     if bad:

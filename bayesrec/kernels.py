@@ -2,80 +2,28 @@
 
 Each function works on one row after another in plain loops over small matrices, releases the GIL (chains run in
 threads) and draws no random numbers: standard normals come in as an array, so results do not depend on threads.
-Matrices are ``(R, R)`` with ``R = rank + 1`` components, bias first.
+Vectors have ``R = rank + 1`` components, bias first. Inside :func:`transfer_rows` they are padded to a multiple of LANES
+(zeros, and ones on the diagonal of precisions and covariances), of symmetric matrices only the upper triangle is kept, and
+right-hand sides stand behind the matrix that is factored.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from bayesrec.jit import compiled
-from bayesrec.rows import accumulate, draw_rows, padded, room
+from bayesrec.jit import compiled, reordered
+from bayesrec.rows import JITTER, accumulate, cholesky_upper, draw_rows, multiple, padded, room, solve_upper
+from bayesrec.streams import normals
+from bayesrec.tiles import LANES, address, tile_subtract
 
-__all__ = ["draw_rows", "grams", "row_errors", "transfer_rows"]
-
-
-@compiled
-def cholesky(a):
-    """Lower Cholesky factor of ``a`` in place (upper triangle is left as it was); False if not positive definite."""
-    n = a.shape[0]
-    for j in range(n):
-        s = a[j, j]
-        for k in range(j):
-            s -= a[j, k] * a[j, k]
-        if not s > 0.0:
-            return False
-        d = np.sqrt(s)
-        a[j, j] = d
-        for i in range(j + 1, n):
-            t = a[i, j]
-            for k in range(j):
-                t -= a[i, k] * a[j, k]
-            a[i, j] = t / d
-    return True
+__all__ = ["draw_rows", "grams", "normals", "row_errors", "take", "transfer_rows"]
 
 
 @compiled
-def solve_lower(chol, x):
-    """Solve ``L x = b`` in place of ``b``."""
-    n = x.shape[0]
-    for i in range(n):
-        t = x[i]
-        for k in range(i):
-            t -= chol[i, k] * x[k]
-        x[i] = t / chol[i, i]
-
-
-@compiled
-def solve_upper(chol, x):
-    """Solve ``L' x = b`` in place of ``b``."""
-    n = x.shape[0]
-    for i in range(n - 1, -1, -1):
-        t = x[i]
-        for k in range(i + 1, n):
-            t -= chol[k, i] * x[k]
-        x[i] = t / chol[i, i]
-
-
-@compiled
-def invert(chol, out):
-    """Write ``(L L')^-1`` to ``out``, from the lower factor."""
-    n = chol.shape[0]
-    for j in range(n):
-        for i in range(n):
-            out[j, i] = 0.0
-        out[j, j] = 1.0
-        solve_lower(chol, out[j])
-        solve_upper(chol, out[j])
-
-
-@compiled
-def log_det(chol):
-    """Log det(L L')."""
-    s = 0.0
-    for i in range(chol.shape[0]):
-        s += np.log(chol[i, i])
-    return 2.0 * s
+def take(table, place, out, first, last):
+    """``out[t] = table[place[t]]`` for t in first..last."""
+    for t in range(first, last):
+        out[t] = table[place[t]]
 
 
 @compiled
@@ -90,7 +38,7 @@ def grams(indptr, index, value, weight, other, precision, linear):
         accumulate(indptr[u], indptr[u + 1], index, value, weight, factors, bias, memory, precision[u], linear[u])
         for i in range(n):
             for j in range(i):
-                precision[u, j, i] = precision[u, i, j]
+                precision[u, i, j] = precision[u, j, i]
 
 
 @compiled
@@ -109,232 +57,329 @@ def row_errors(indptr, index, value, other, rows, out, first, last):
 
 
 @compiled
-def _sandwich(w, s, out):
-    """Write ``w s w'`` to ``out``."""
-    n = w.shape[0]
-    m = w.shape[1]
-    tmp = np.empty(m)
-    for i in range(n):
-        for k in range(m):
-            t = 0.0
-            for j in range(m):
-                t += w[i, j] * s[j, k]
-            tmp[k] = t
-        for l in range(n):
-            t = 0.0
-            for k in range(m):
-                t += tmp[k] * w[l, k]
-            out[i, l] = t
+def _subtract_gram(rows, offset, out):
+    """Subtract B'B from the upper triangle of ``out``, B (n, n) = rows[:, offset : offset + n]."""
+    n = rows.shape[0]
+    left = address(rows[0][offset:])
+    for i in range(0, n, LANES):
+        for j in range(i, n, LANES):
+            tile_subtract(left, rows.shape[1], n, i, j, address(out), out.shape[1])
 
 
 @compiled
-def _evidence(inverse, log_det_cov, mean, gram, linear, a, b):
-    """Log marginal likelihood (up to a constant) of target rows under theta ~ N(mean, cov), given cov's inverse.
+def _log_det(upper):
+    """Log det(U'U)."""
+    total = 0.0
+    for i in range(0, upper.shape[0], LANES):
+        part = 1.0
+        for j in range(i, i + LANES):
+            part *= upper[j, j]
+        total += np.log(part)
+    return 2.0 * total
 
-    Leaves in ``a`` the Cholesky factor of the posterior precision and in ``b`` the posterior's L^-1 linear term.
+
+@compiled
+def _add_jitter(a, jitter):
+    """Add jitter times the mean of the diagonal to the diagonal."""
+    n = a.shape[0]
+    trace = 0.0
+    for i in range(n):
+        trace += a[i, i]
+    for i in range(n):
+        a[i, i] += jitter * trace / n
+
+
+@reordered
+def _add_product(rows, offset, x, out):
+    """Add B x to ``out``, B = rows[:, offset : offset + n]."""
+    for i in range(x.shape[0]):
+        row = rows[i]
+        total = 0.0
+        for j in range(x.shape[0]):
+            total += row[offset + j] * x[j]
+        out[i] += total
+
+
+@compiled
+def _square(a, column):
+    """Sum of squares of a column."""
+    total = 0.0
+    for i in range(a.shape[0]):
+        total += a[i, column] ** 2
+    return total
+
+
+@compiled
+def _alone(precision, linear, jitter, a, inverse):
+    """Twice the log evidence of a source's rows alone, up to a constant; leaves [U | . | U'^-1 linear] in ``a``."""
+    n = precision.shape[0]
+    a[:, :n] = precision
+    a[:, n:] = 0.0
+    a[:, n] = linear
+    _add_jitter(a, jitter)
+    if not cholesky_upper(a, inverse):
+        return np.nan
+    return _square(a, n) - _log_det(a)
+
+
+@compiled
+def _integrate(
+    use, precision, linear, prior, maps, first_map, first_gram, cov_inverse, start, jitter, a, t, lin, inverse
+):
+    """Integrate the source vectors out of theta's prior, one after another.
+
+    Where ``use`` is False the source has its prior ``diag(prior[k])`` in the place of its rows. On return ``t`` (upper
+    triangle) and ``lin`` are theta's precision and linear term, and ``a[k]`` = [U | D | c] draws ``phi[k]`` given what remains
+    of theta, r: U phi = c + D r + z. Returns the sum of c'c - log det(U'U).
     """
-    n = mean.shape[0]
-    quad = 0.0
-    for i in range(n):
-        t = 0.0
+    n = start.shape[0]
+    t[:, :] = cov_inverse
+    lin[:] = start
+    total = 0.0
+    for k in range(maps.shape[0]):
+        b = a[k]
+        b[:, 2 * n :] = 0.0
+        if k == 0:
+            b[:, :n] = first_gram
+            b[:, n : 2 * n] = first_map
+        else:
+            b[:, : 2 * n] = 0.0
+            for i in range(n):
+                for j in range(i):
+                    t[i, j] = t[j, i]
+            for j in range(n):
+                for i in range(n):
+                    for q in range(n):
+                        b[i, n + q] += maps[k, j, i] * t[j, q]
+            for i in range(n):
+                for j in range(n):
+                    for q in range(i, n):
+                        b[i, q] += b[i, n + j] * maps[k, j, q]
+        if use[k]:
+            for i in range(n):
+                for j in range(i, n):
+                    b[i, j] += precision[k, i, j]
+                b[i, 2 * n] = linear[k, i]
+        else:
+            for i in range(n):
+                b[i, i] += prior[k, i]
         for j in range(n):
-            t += inverse[i, j] * mean[j]
-        b[i] = t + linear[i]
-        quad += t * mean[i]
-        for j in range(i + 1):
-            a[i, j] = inverse[i, j] + gram[i, j]
-    if not cholesky(a):
-        return np.nan
-    solve_lower(a, b)
-    for i in range(n):
-        quad -= b[i] * b[i]
-    return -0.5 * (quad + log_det_cov + log_det(a))
+            if lin[j] != 0.0:
+                for i in range(n):
+                    b[i, 2 * n] -= maps[k, j, i] * lin[j]
+        if jitter > 0.0:
+            _add_jitter(b, jitter)
+        if not cholesky_upper(b, inverse):
+            return np.nan
+        total += _square(b, 2 * n) - _log_det(b)
+        _subtract_gram(b, n, t)
+        for q in range(n):
+            c = b[q, 2 * n]
+            for i in range(n):
+                lin[i] += b[q, n + i] * c
+    return total
 
 
 @compiled
-def _invert_sum(base, own, pop, use, skip, chol, inverse):
-    """Invert base + sum of own[j] where used, pop[j] where not, to ``inverse``; returns the log determinant of the sum."""
-    chol[:, :] = base
-    for j in range(own.shape[0]):
-        if j < skip:
-            continue
-        chol += own[j] if use[j] else pop[j]
-    if not cholesky(chol):
+def _meet(t, lin, gram, linear, jitter, after, inverse):
+    """Twice the log evidence of target rows under theta's prior (t, lin), up to a constant; [U | U'^-1 linear] in ``after``."""
+    n = lin.shape[0]
+    for i in range(n):
+        for j in range(i, n):
+            after[i, j] = t[i, j] + gram[i, j]
+        after[i, n] = lin[i] + linear[i]
+        for j in range(n + 1, after.shape[1]):
+            after[i, j] = 0.0
+    if jitter > 0.0:
+        _add_jitter(after, jitter)
+    if not cholesky_upper(after, inverse):
         return np.nan
-    invert(chol, inverse)
-    return log_det(chol)
+    return _square(after, n) - _log_det(after)
 
 
 @compiled
 def transfer_rows(
-    indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, normals, uniforms,
-    theta, phi, phi_used, gate, log_odds, first, last,
+    indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, given, given_linear, normals,
+    uniforms, theta, phi, phi_used, gate, log_odds, first, last,
 ):  # fmt: skip
-    """Draw (gate, theta, phi) of users first..last jointly; returns the number of failed factorisations.
+    """Draw (gate, theta, phi) of users first..last jointly; returns failures and rows that needed jitter.
 
     The ratings of user ``u`` in domain ``d`` are ``indptr[u * D + d] .. indptr[u * D + d + 1]``; the target is the
-    last domain. ``off[k]`` is the prior probability that source ``k``'s gate is off (``gated`` False: never off).
-    Given the source rows ``phi_k ~ N(m_k, S_k)``; given the gates ``theta ~ N(m + sum W m_k, Sigma + sum W S_k W')``
-    with ``(0, S0)`` in the place of ``(m_k, S_k)`` where the gate is off. The gates are drawn with theta and all
-    phi integrated out, then theta with all phi integrated out, then one phi after another.
+    last domain. Source ``k < G``, the first ones, has no ratings but is given as natural parameters ``given`` (G, user, R, R)
+    and ``given_linear`` (G, user, R) of what its rows say of phi. ``off[k]`` is the prior probability that source ``k``'s
+    gate is off (``gated`` False: never off).
+    Given the gates, all phi are integrated out of theta's prior one after another: phi_k has precision ``P + G + W' T W``,
+    P its prior's, G its rows' where the gate is on (0 where it is off), T theta's precision so far. The gates are drawn with
+    theta and all phi integrated out, then theta with all phi integrated out, then one phi after another, the last first.
     ``phi_used`` is phi where the gate is on and the independent copy where it is off.
     """
-    n = theta.shape[1]
+    size = theta.shape[1]
+    n = multiple(size)
     n_sources = maps.shape[0]
-    n_domains = n_sources + 1
-    bad = 0
+    n_given = given.shape[0]
+    n_domains = n_sources - n_given + 1
     factors, bias = padded(item)
     memory = room(factors.shape[1])
-    eye_s0 = np.zeros((n_sources, n, n))
-    pop = np.empty((n_sources, n, n))
-    for k in range(n_sources):
-        for i in range(n):
-            eye_s0[k, i, i] = prior_scale[k, i] ** 2
-        _sandwich(maps[k], eye_s0[k], pop[k])
-    own_cov = np.empty((n_sources, n, n))
-    own_chol = np.empty((n_sources, n, n))
-    own_mean = np.empty((n_sources, n))
-    own = np.empty((n_sources, n, n))
-    shift = np.empty((n_sources, n))
+    inverse = np.empty(LANES)
+    # padded constants
+    prior = np.ones((n_sources, n))
+    prior[:, :size] = 1.0 / prior_scale**2
+    prior_log_det = np.log(prior).sum(1)
+    wide_maps = np.zeros((n_sources, n, n))
+    wide_maps[:, :size, :size] = maps
+    cov_inverse = np.eye(n)
+    cov_inverse[:size, :size] = np.linalg.inv(user_cov)
+    start_lin = np.zeros(n)
+    start_lin[:size] = np.linalg.solve(user_cov, user_mean)
+    first_map = wide_maps[0].T.copy() @ cov_inverse
+    first_gram = first_map @ wide_maps[0]
+    # what sources say alone; theta's prior with no source used, and for the two states of a gate
+    precision = np.zeros((n_sources, n, n))
+    linear = np.zeros((n_sources, n))
+    own = np.zeros((n_sources, n, n + LANES))
+    alone = np.empty(n_sources)
+    a = np.zeros((2, n_sources, n, 2 * n + LANES))
+    a_off = np.zeros((n_sources, n, 2 * n + LANES))
+    t = np.zeros((2, n, n))
+    lin = np.zeros((2, n))
+    t_off = np.zeros((n, n))
+    lin_off = np.zeros(n)
+    after = np.zeros((2, n, n + LANES))
     gram = np.empty((n, n))
-    linear = np.empty(n)
-    chol = np.empty((n, n))
-    a = np.empty((n, n))
-    b = np.empty(n)
-    cov = np.empty((n, n))
-    mean = np.empty(n)
-    inverse = np.empty((n, n))
+    target = np.empty(n)
     evidence = np.empty(2)
+    rest = np.empty(n)
+    b = np.empty(n)
     use = np.zeros(n_sources, dtype=np.bool_)
-    # the population's prior, and the last source's step, are the same for every user
-    off_inverse = np.empty((n, n))
-    off_log_det = _invert_sum(user_cov, pop, pop, use, 0, chol, off_inverse)
-    last_inverse = np.empty((n, n))
-    last_log_det = _invert_sum(user_cov, pop, pop, use, n_sources, chol, last_inverse)
-    last_gram = np.empty((n, n))
-    _sandwich(maps[n_sources - 1].T.copy(), last_inverse, last_gram)
-    if np.isnan(off_log_det) or np.isnan(last_log_det):
-        return last - first
+    has = np.zeros(n_sources, dtype=np.bool_)
+    before = np.zeros(n_sources, dtype=np.bool_)
+    nothing = _integrate(
+        use, precision, linear, prior, wide_maps, first_map, first_gram, cov_inverse, start_lin, 0.0, a_off, t_off,
+        lin_off, inverse,
+    )  # fmt: skip
+    if np.isnan(nothing):
+        return last - first, 0
+    bad = 0
+    jittered = 0
     for u in range(first, last):
-        # what each source says of its own factors
+        before[:] = gate[:, u]
+        # what each source says of its own factors, and what the target rows say of theta
         for k in range(n_sources):
-            start = indptr[u * n_domains + k]
-            stop = indptr[u * n_domains + k + 1]
-            own_chol[k] = 0.0
-            own_mean[k] = 0.0
-            for i in range(n):
-                own_chol[k, i, i] = 1.0 / prior_scale[k, i] ** 2
-            accumulate(start, stop, index, value, weight, factors, bias, memory, own_chol[k], own_mean[k])
-            if not cholesky(own_chol[k]):
-                bad += 1
-            solve_lower(own_chol[k], own_mean[k])
-            solve_upper(own_chol[k], own_mean[k])
-            if stop > start:
-                invert(own_chol[k], own_cov[k])
-                _sandwich(maps[k], own_cov[k], own[k])
-                for i in range(n):
-                    t = 0.0
-                    for j in range(n):
-                        t += maps[k, i, j] * own_mean[k, j]
-                    shift[k, i] = t
-        # what the target rows say
-        start = indptr[u * n_domains + n_sources]
-        stop = indptr[u * n_domains + n_sources + 1]
-        gram[:, :] = 0.0
-        linear[:] = 0.0
-        accumulate(start, stop, index, value, weight, factors, bias, memory, gram, linear)
-        # gates, with theta and all phi integrated out; then theta, with all phi integrated out
-        for k in range(n_sources + 1):
-            choose = k < n_sources and gated
-            if k < n_sources and not gated:
-                gate[k, u] = True
-                log_odds[k, u] = np.nan
+            has[k] = False
+            if k < n_given:
+                for i in range(size):
+                    has[k] |= given[k, u, i, i] != 0.0
+            else:
+                row = u * n_domains + k - n_given
+                has[k] = indptr[row + 1] > indptr[row]
+            if not has[k]:
                 continue
-            odds = 0.0
-            has_source = choose and indptr[u * n_domains + k + 1] > indptr[u * n_domains + k]
-            if choose:
-                odds = np.log1p(-off[k]) - np.log(off[k])
-                log_odds[k, u] = np.nan
-            if not choose or (has_source and stop > start):
-                for choice in range(2 if choose else 1):
-                    any_on = False
-                    mean[:] = user_mean
-                    for j in range(n_sources):
-                        on = gate[j, u] if j != k else choice == 1
-                        use[j] = on and indptr[u * n_domains + j + 1] > indptr[u * n_domains + j]
-                        if use[j]:
-                            any_on = True
-                            mean += shift[j]
-                    if any_on:
-                        ld = _invert_sum(user_cov, own, pop, use, 0, chol, inverse)
-                        evidence[choice] = _evidence(inverse, ld, mean, gram, linear, a, b)
-                    else:
-                        evidence[choice] = _evidence(off_inverse, off_log_det, mean, gram, linear, a, b)
+            precision[k] = 0.0
+            linear[k] = 0.0
+            for i in range(n):
+                precision[k, i, i] = prior[k, i]
+            if k < n_given:
+                precision[k, :size, :size] += given[k, u]
+                linear[k, :size] = given_linear[k, u]
+            else:
+                accumulate(
+                    indptr[row], indptr[row + 1], index, value, weight, factors, bias, memory, precision[k], linear[k]
+                )
+        start = indptr[u * n_domains + n_domains - 1]
+        stop = indptr[u * n_domains + n_domains]
+        gram[:, :] = 0.0
+        target[:] = 0.0
+        accumulate(start, stop, index, value, weight, factors, bias, memory, gram, target)
+        good = False
+        for attempt in range(len(JITTER)):
+            jitter = JITTER[attempt]
+            gate[:, u] = before
+            good = True
+            for k in range(n_sources):
+                alone[k] = 0.0
+                if has[k] and gated:
+                    alone[k] = _alone(precision[k], linear[k], jitter, own[k], inverse) + prior_log_det[k]
+                    good &= not np.isnan(alone[k])
+            # gates, with theta and all phi integrated out
+            slot = 0
+            used = False
+            met = False
+            for k in range(n_sources + 1):
+                # the last round has no gate to draw: it settles theta's prior if the last gate did not
+                choose = k < n_sources and gated
+                if k < n_sources:
+                    log_odds[k, u] = np.nan
+                    if not gated:
+                        gate[k, u] = True
+                        continue
+                    odds = np.log1p(-off[k]) - np.log(off[k])
+                    met = has[k] and stop > start
+                elif met:
+                    break
+                if met or k == n_sources:
+                    for choice in range(2 if choose else 1):
+                        used = False
+                        for j in range(n_sources):
+                            use[j] = has[j] and (gate[j, u] if j != k else choice == 1)
+                            used |= use[j]
+                        if used:
+                            evidence[choice] = _integrate(
+                                use, precision, linear, prior, wide_maps, first_map, first_gram, cov_inverse, start_lin,
+                                jitter, a[choice], t[choice], lin[choice], inverse,
+                            )  # fmt: skip
+                            evidence[choice] += _meet(
+                                t[choice], lin[choice], gram, target, jitter, after[choice], inverse
+                            )
+                        else:
+                            evidence[choice] = nothing
+                            evidence[choice] += _meet(t_off, lin_off, gram, target, jitter, after[choice], inverse)
+                        good &= not np.isnan(evidence[choice])
+                    slot = 0
                 if choose:
-                    odds += evidence[1] - evidence[0]
-            if choose:
-                if has_source:
-                    log_odds[k, u] = odds
-                gate[k, u] = uniforms[k, u] < 1.0 / (1.0 + np.exp(-odds))
-        if np.isnan(evidence[0]):
-            bad += 1
-        for i in range(n):
-            b[i] += normals[0, u, i]
-        solve_upper(a, b)
-        theta[u] = b
-        # phi, one source after another, given theta
-        rest = b - mean
-        for k in range(n_sources):
-            on = gate[k, u]
-            # deviation of phi from its mean: precision P + W' E^-1 W, linear term W' E^-1 rest
-            if k == n_sources - 1:
-                inverse[:, :] = last_inverse
-                cov[:, :] = last_gram
-            else:
-                for j in range(n_sources):
-                    use[j] = gate[j, u] and indptr[u * n_domains + j + 1] > indptr[u * n_domains + j]
-                if np.isnan(_invert_sum(user_cov, own, pop, use, k + 1, chol, inverse)):
-                    bad += 1
-                _sandwich(maps[k].T.copy(), inverse, cov)
-            for i in range(n):
-                t = 0.0
-                for j in range(n):
-                    t += inverse[i, j] * rest[j]
-                linear[i] = t
-            for i in range(n):
-                t = 0.0
-                for j in range(n):
-                    t += maps[k, j, i] * linear[j]
-                b[i] = t
-                for j in range(i + 1):
-                    if on:
-                        t = 0.0
-                        for l in range(j + 1):
-                            t += own_chol[k, i, l] * own_chol[k, j, l]
-                        cov[i, j] += t
-                    elif i == j:
-                        cov[i, i] += 1.0 / prior_scale[k, i] ** 2
-            if not cholesky(cov):
-                bad += 1
-            solve_lower(cov, b)
-            for i in range(n):
-                b[i] += normals[1 + k, u, i]
-            solve_upper(cov, b)
-            for i in range(n):
-                t = 0.0
-                for j in range(n):
-                    t += maps[k, i, j] * b[j]
-                rest[i] -= t
-            if on:
-                for i in range(n):
-                    phi_used[k, u, i] = own_mean[k, i] + b[i]
-                    phi[k, u, i] = phi_used[k, u, i]
-            else:
-                # the copy comes from theta, the user's own phi from the source rows alone
-                phi_used[k, u] = b
-                for i in range(n):
-                    b[i] = normals[1 + n_sources + k, u, i]
-                solve_upper(own_chol[k], b)
-                for i in range(n):
-                    phi[k, u, i] = own_mean[k, i] + b[i]
-    return bad
+                    if met:
+                        odds += 0.5 * (evidence[1] - evidence[0] - alone[k])
+                    if has[k]:
+                        log_odds[k, u] = odds
+                    gate[k, u] = uniforms[k, u] < 1.0 / (1.0 + np.exp(-odds))
+                    slot = 1 if met and gate[k, u] else 0
+            used = False
+            for j in range(n_sources):
+                used |= has[j] and gate[j, u]
+            # theta, then phi, the last first
+            b[:] = after[slot][:, n]
+            for i in range(size):
+                b[i] += normals[0, u, i]
+            solve_upper(after[slot], b)
+            theta[u] = b[:size]
+            rest[:] = b
+            for k in range(n_sources - 1, -1, -1):
+                c = a[slot, k] if used else a_off[k]
+                b[:] = c[:, 2 * n]
+                for i in range(size):
+                    b[i] += normals[1 + k, u, i]
+                _add_product(c, n, rest, b)
+                solve_upper(c, b)
+                for i in range(size):
+                    for j in range(size):
+                        rest[i] -= wide_maps[k, i, j] * b[j]
+                phi_used[k, u] = b[:size]
+                if gate[k, u] or not gated:
+                    phi[k, u] = b[:size]
+                    continue
+                # the copy came from theta, the user's own phi comes from the source rows alone
+                b[:] = 0.0
+                if has[k]:
+                    b[:] = own[k][:, n]
+                for i in range(size):
+                    b[i] += normals[1 + n_sources + k, u, i]
+                if has[k]:
+                    solve_upper(own[k], b)
+                    phi[k, u] = b[:size]
+                else:
+                    for i in range(size):
+                        phi[k, u, i] = b[i] / np.sqrt(prior[k, i])
+            if good:
+                jittered += attempt > 0
+                break
+        bad += not good
+    return bad, jittered

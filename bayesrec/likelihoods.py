@@ -189,7 +189,7 @@ class Gaussian(Likelihood):
     def working(self, state: State, table: Table, by: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the ratings themselves and ``w / noise^2``."""
         value, cell = (table.user_value, table.user_cell) if by == "user" else (table.item_value, table.item_cell)
-        return value, self._precision(state, table.n_users).take(cell)
+        return value, conjugate.at_cells(self._precision(state, table.n_users), cell, table.workers)
 
     def _precision(self, state: State, n_users: int) -> np.ndarray:
         """Noise precision of each user in each domain, (domain, user)."""

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayesrec.diagnostics import TransferReport
+from bayesrec.diagnostics import TransferReport, Worth
 from bayesrec.diagnostics.calibration import coverage
 from bayesrec.errors import MissingExtraError
 
-__all__ = ["calibration", "ranked_list", "source_weights", "verdicts"]
+__all__ = ["calibration", "plot_worth", "ranked_list", "source_weights", "verdicts"]
 
 INK, MUTED, GRID = "#1f2933", "#66727f", "#dfe4ea"
 SOURCE, POPULATION, OWN = "#0b7285", "#adb5bd", "#e8590c"
@@ -30,12 +30,16 @@ def _figure(width: float, height: float, n: int = 1, **options: Any) -> tuple[An
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     axes = figure.subplots(1, n, squeeze=False, **options)[0]
     for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.spines[["left", "bottom"]].set_color(MUTED)
-        ax.tick_params(colors=MUTED, labelcolor=INK, labelsize=9)
-        ax.grid(color=GRID, linewidth=0.7)
-        ax.set_axisbelow(True)
+        _style(ax)
     return figure, axes
+
+
+def _style(ax: Any) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(MUTED)
+    ax.tick_params(colors=MUTED, labelcolor=INK, labelsize=9)
+    ax.grid(color=GRID, linewidth=0.7)
+    ax.set_axisbelow(True)
 
 
 def _title(ax: Any, text: str) -> None:
@@ -158,6 +162,54 @@ def verdicts(reports: Mapping[str, TransferReport]) -> Any:
     ax.grid(visible=False, axis="y")
     ax.set_xlabel("log score a rating, with the source minus without")
     _title(ax, "Does the source help?")
+    return figure
+
+
+def plot_worth(worth: Worth, ax: Any = None) -> Any:
+    """Learning curves with the source and without; the way from one to the other is the worth in ratings. Provisional.
+
+    Parameters
+    ----------
+    worth : Worth
+        Of :func:`bayesrec.worth_in_ratings`.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Examples
+    --------
+    >>> from bayesrec.diagnostics import Worth
+    >>> curve = pd.DataFrame({"n": [0, 2, 5], "loss": [1.2, 1.15, 1.12], "loss_none": [1.3, 1.2, 1.15]})
+    >>> steps = pd.DataFrame({"n": [0, 2, 5], "worth": [2.0, 3.0, 0.0], "lower": [1.5, 2.0, 0.0],
+    ...                       "upper": [2.5, 3.0, 0.0], "censored": ["", "", "high"]})
+    >>> figure = plot_worth(Worth(curve, steps, 9.0, (6.0, 12.0), pd.DataFrame()))
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['2.0', '3.0']
+    """
+    if ax is None:
+        figure, (ax,) = _figure(6.4, 4.2)
+    else:
+        _style(ax)
+        figure = ax.figure
+    curve = worth.curve
+    ax.plot(curve["n"], curve["loss_none"], "o-", color=OWN, linewidth=2, markersize=5, label="without the source")
+    ax.plot(curve["n"], curve["loss"], "o-", color=SOURCE, linewidth=2, markersize=5, label="with the source")
+    for level, (_, row) in zip(curve["loss"], worth.worth.iterrows(), strict=True):
+        if row["censored"] or abs(row["worth"]) < 0.05:
+            continue
+        n, m = row["n"], row["n"] + row["worth"]
+        ax.plot([n, m], [level, level], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        ax.annotate(
+            f"{row['worth']:.1f}",
+            ((n + m) / 2, level),
+            (0, 3),
+            textcoords="offset points",
+            fontsize=8,
+            ha="center",
+            color=INK,
+        )
+    ax.set(xlabel=GIVEN[worth.entity], ylabel="log loss of a held-out rating")
+    ax.legend(frameon=False, fontsize=9, loc="upper right")
+    _title(ax, "What the source is worth in ratings")
     return figure
 
 

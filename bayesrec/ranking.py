@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from bayesrec.data import Interactions, Vocabulary
 from bayesrec.data.frames import make_frame
 from bayesrec.data.ids import lookup_keys, shown
 from bayesrec.data.seeds import checked_seed
-from bayesrec.diagnostics import source_weight
+from bayesrec.diagnostics import Stack, source_weight
 from bayesrec.errors import DataError, DataWarning
 from bayesrec.posterior import Posterior
 from bayesrec.rules import Rule, by_name
@@ -22,7 +23,7 @@ __all__ = ["recommend", "sides"]
 
 
 def recommend(
-    posterior: Posterior,
+    posterior: Posterior | Stack,
     users: Any,
     n: int = 10,
     by: str | Rule = "mean",
@@ -36,7 +37,7 @@ def recommend(
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : Posterior or Stack
     users : sequence of ids, or one id
         An id that was not in the fit is ranked from the population: such users differ in Thompson lists alone. Where
         items are shared, ids are those of the target's users.
@@ -129,13 +130,14 @@ def recommend(
     like_known = _like_known(ids, known, data.layout.backend)
     cells = pd.DataFrame({person: like_known.take(out["u"].to_numpy()), thing: things.decode(out["code"])})
     answer = posterior.predict(cells, level=level)
-    weight = source_weight(posterior, cells)["source"].to_numpy() if len(data) else np.full(len(cells), np.nan)
+    weights = posterior.source_weight if isinstance(posterior, Stack) else partial(source_weight, posterior)
+    weight = weights(cells)["source"].to_numpy() if len(data) else np.full(len(cells), np.nan)
     table = {person: cells[person], "rank": out["rank"], thing: cells[thing], "score": out["score"]}
     table |= {name: answer[name] for name in ("mean", "sd", "lower", "upper")} | {"source_weight": weight}
     return make_frame(table, data.layout.backend)
 
 
-def sides(posterior: Posterior) -> tuple[Vocabulary, Vocabulary, int]:
+def sides(posterior: Posterior | Stack) -> tuple[Vocabulary, Vocabulary, int]:
     """Users and items as the caller knows them, and the code of the target. Internal."""
     data = posterior.data
     pair = (data.items, data.users) if data.columns.swapped else (data.users, data.items)
@@ -171,7 +173,7 @@ def _like_known(ids: pd.Index, known: pd.Index, backend: str) -> pd.Index:
     return cast
 
 
-def _candidates(posterior: Posterior, items: Any) -> np.ndarray:
+def _candidates(posterior: Posterior | Stack, items: Any) -> np.ndarray:
     """Codes of the candidate items, sorted."""
     (_, things, last), data = sides(posterior), posterior.data
     if items is None:
@@ -187,7 +189,7 @@ def _candidates(posterior: Posterior, items: Any) -> np.ndarray:
     return np.unique(codes)
 
 
-def _excluded(posterior: Posterior, exclude: Any) -> dict[Any, np.ndarray]:
+def _excluded(posterior: Posterior | Stack, exclude: Any) -> dict[Any, np.ndarray]:
     """Item codes that each user id must not get."""
     if exclude is None:
         return {}

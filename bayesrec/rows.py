@@ -12,16 +12,23 @@ import numpy as np
 from bayesrec.jit import compiled, reordered
 from bayesrec.tiles import LANES, address, gather, solve_tile, tile_add, tile_subtract
 
-__all__ = ["accumulate", "draw_rows", "padded", "room"]
+__all__ = ["JITTER", "accumulate", "cholesky_upper", "draw_rows", "multiple", "padded", "room", "solve_upper"]
 
 BLOCK = 64  # ratings gathered at once
+JITTER = (0.0, 1e-12, 1e-10, 1e-8)  # added to the diagonal, times its mean, one after another until the factor exists
+
+
+@compiled
+def multiple(n):
+    """The least multiple of LANES that is not below ``n``."""
+    return (n + LANES - 1) // LANES * LANES
 
 
 @compiled
 def padded(other):
     """The factors of the other side with columns of zeros behind, and their biases."""
     rank = other.shape[1] - 1
-    factors = np.zeros((other.shape[0], (rank + LANES - 1) // LANES * LANES))
+    factors = np.zeros((other.shape[0], multiple(rank)))
     bias = np.empty(other.shape[0])
     for r in range(other.shape[0]):
         bias[r] = other[r, 0]
@@ -32,12 +39,12 @@ def padded(other):
 
 @compiled
 def room(width):
-    """Working memory for rows of ``width`` factors: precision, its border, linear term, a block of ratings.
+    """Working memory for rows of ``width`` factors: precision, its border, linear term, a block of ratings, LANES numbers.
 
     The precision has LANES columns more than rows, for right-hand sides.
     """
     precision = np.empty((width, width + LANES))
-    return precision, np.empty(width), np.empty(width), np.empty((BLOCK, width)), np.empty((3, BLOCK))
+    return precision, np.empty(width), np.empty(width), np.empty((BLOCK, width)), np.empty((3, BLOCK)), np.empty(LANES)
 
 
 @compiled
@@ -46,7 +53,7 @@ def _add(start, stop, index, value, weight, factors, bias, memory):
 
     A rating is ``value = row bias + bias[i] + row @ factors[i] + noise``.
     """
-    precision, border, linear, block, scalars = memory
+    precision, border, linear, block, scalars, _ = memory
     width = factors.shape[1]
     total = 0.0
     first = 0.0
@@ -73,31 +80,30 @@ def _add(start, stop, index, value, weight, factors, bias, memory):
 
 @compiled
 def accumulate(start, stop, index, value, weight, factors, bias, memory, precision, linear):
-    """Add the likelihood of ratings start..stop to a row's precision (R, R), lower triangle, and linear term (R,)."""
+    """Add the likelihood of ratings start..stop to a row's precision, upper triangle, and linear term, bias first."""
     if start == stop:
         return
-    upper, border, right, _, _ = memory
+    upper, border, right, _, _, _ = memory
     upper[:, :] = 0.0
     border[:] = 0.0
     right[:] = 0.0
     total, first = _add(start, stop, index, value, weight, factors, bias, memory)
     precision[0, 0] += total
     linear[0] += first
-    for i in range(linear.shape[0] - 1):
-        precision[i + 1, 0] += border[i]
+    for i in range(min(linear.shape[0] - 1, len(border))):
+        precision[0, i + 1] += border[i]
         linear[i + 1] += right[i]
-        for j in range(i + 1):
-            precision[i + 1, j + 1] += upper[j, i]
+        for j in range(i, min(linear.shape[0] - 1, len(border))):
+            precision[i + 1, j + 1] += upper[i, j]
 
 
 @compiled
-def cholesky_upper(a):
-    """U with U'U = A for ``a = [A | B]`` (n, n + LANES), in place of A's upper triangle, and U'^-1 B in place of B.
+def cholesky_upper(a, inverse):
+    """U with U'U = A for ``a = [A | B]`` (n, n + m), in place of A's upper triangle, and U'^-1 B in place of B.
 
-    ``n`` is a multiple of LANES. Returns False if A is not positive definite.
+    ``n`` and ``m`` are multiples of LANES; ``inverse`` is room for LANES numbers. False if A is not positive definite.
     """
     n, stride = a.shape
-    inverse = np.empty(LANES)
     for k in range(0, n, LANES):
         for r in range(k, k + LANES):
             if not a[r, r] > 0.0:
@@ -119,7 +125,7 @@ def cholesky_upper(a):
 
 
 @reordered
-def _backward(upper, x):
+def solve_upper(upper, x):
     """Solve Ux = b in place of b."""
     n = x.shape[0]
     for i in range(n - 1, -1, -1):
@@ -131,41 +137,73 @@ def _backward(upper, x):
 
 
 @compiled
+def _factor(start, stop, index, value, weight, factors, bias, prior, right, jitter, memory):
+    """Factor the precision of a row, ratings and prior; precision and linear term of the bias given the factors.
+
+    The precision of the bias is not above 0 where the row's is not positive definite. The border and the linear term stand
+    in the first two columns behind the precision's.
+    """
+    upper, border, linear, _, _, inverse = memory
+    width = factors.shape[1]
+    rank = right.shape[0] - 1
+    upper[:, :] = 0.0
+    border[:] = 0.0
+    linear[:] = 0.0
+    for i in range(rank):
+        linear[i] = right[i + 1]
+        border[i] = prior[i + 1, 0]
+        for j in range(i, rank):
+            upper[i, j] = prior[i + 1, j + 1]
+    for i in range(rank, width):
+        upper[i, i] = 1.0
+    total, one = _add(start, stop, index, value, weight, factors, bias, memory)
+    total += prior[0, 0]
+    one += right[0]
+    if jitter > 0.0:
+        trace = total
+        for i in range(rank):
+            trace += upper[i, i]
+        total += jitter * trace / (rank + 1)
+        for i in range(rank):
+            upper[i, i] += jitter * trace / (rank + 1)
+    for i in range(width):
+        upper[i, width] = border[i]
+        upper[i, width + 1] = linear[i]
+    if not cholesky_upper(upper, inverse):
+        return 0.0, 0.0
+    for i in range(width):
+        border[i] = upper[i, width]
+        linear[i] = upper[i, width + 1]
+        total -= border[i] * border[i]
+        one -= border[i] * linear[i]
+    return total, one
+
+
+@compiled
 def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior_linear, normals, out, first, last):
-    """Draw rows first..last from their Gaussian conditionals; returns how many were not positive definite."""
+    """Draw rows first..last from their Gaussian conditionals.
+
+    Returns how many were not positive definite, whatever the jitter, and how many were so only with jitter.
+    """
     factors, bias = padded(other)
     width = factors.shape[1]
     rank = out.shape[1] - 1
     memory = room(width)
-    upper, border, linear, _, _ = memory
+    upper, border, linear, _, _, _ = memory
     bad = 0
+    jittered = 0
     for u in range(first, last):
         prior = prior_precision[group[u]]
         right = prior_linear[group[u]]
-        upper[:, :] = 0.0
-        border[:] = 0.0
-        linear[:] = 0.0
-        for i in range(rank):
-            linear[i] = right[i + 1]
-            border[i] = prior[i + 1, 0]
-            for j in range(i, rank):
-                upper[i, j] = prior[i + 1, j + 1]
-        for i in range(rank, width):
-            upper[i, i] = 1.0
-        total, one = _add(indptr[u], indptr[u + 1], index, value, weight, factors, bias, memory)
-        for i in range(width):
-            upper[i, width] = border[i]
-            upper[i, width + 1] = linear[i]
-        if not cholesky_upper(upper):
-            bad += 1
-            continue
-        total += prior[0, 0]
-        one += right[0]
-        for i in range(width):
-            border[i] = upper[i, width]
-            linear[i] = upper[i, width + 1]
-            total -= border[i] * border[i]
-            one -= border[i] * linear[i]
+        total = 0.0
+        one = 0.0
+        for k in range(len(JITTER)):
+            total, one = _factor(
+                indptr[u], indptr[u + 1], index, value, weight, factors, bias, prior, right, JITTER[k], memory
+            )
+            if total > 0.0:
+                jittered += k > 0
+                break
         if not total > 0.0:
             bad += 1
             continue
@@ -173,7 +211,7 @@ def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior
         out[u, 0] = (one / root + normals[u, 0]) / root
         for i in range(rank):
             linear[i] += normals[u, i + 1] - border[i] * out[u, 0]
-        _backward(upper, linear)
+        solve_upper(upper, linear)
         for i in range(rank):
             out[u, i + 1] = linear[i]
-    return bad
+    return bad, jittered

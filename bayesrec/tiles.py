@@ -19,7 +19,7 @@ __all__ = ["LANES", "address", "gather", "solve_tile", "tile_add", "tile_subtrac
 LANES = 8
 F64, I32, I64 = ir.DoubleType(), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(F64, LANES)
-FLOATS, WHOLES = types.CPointer(types.float64), types.CPointer(types.int64)
+FLOATS, WHOLES = types.CPointer(types.float64), types.CPointer(types.int32)
 
 
 def _load(builder, pointer):
@@ -65,9 +65,9 @@ def _loop(builder, count, n_sums, body):
 
 
 def _address(typingctx, array):
-    pointers = {types.float64: FLOATS, types.int64: WHOLES}
+    pointers = {types.float64: FLOATS, types.int32: WHOLES}
     if array.dtype not in pointers or array.layout != "C":
-        raise TypingError(f"address() reads contiguous arrays of float64 or int64, not {array}")
+        raise TypingError(f"address() reads contiguous arrays of float64 or int32, not {array}")
     pointer = pointers[array.dtype]
 
     def codegen(context, builder, signature, args):
@@ -122,7 +122,7 @@ def _gather(typingctx, other, stride, index, count, j, root, response, weight, o
         fma = _fma(builder)
 
         def body(q, sums):
-            place = builder.mul(builder.load(builder.gep(index, [q])), stride)
+            place = builder.mul(builder.sext(builder.load(builder.gep(index, [q])), I64), stride)
             o = _load(builder, builder.gep(other, [builder.add(place, j)]))
             s, r, w = (_splat(builder, builder.load(builder.gep(x, [q]))) for x in (root, response, weight))
             _store(builder, builder.fmul(s, o), builder.gep(out, [builder.add(builder.mul(q, stride), j)]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ RUNS = 2
 class Workers:
     """Some threads and the rows they take: contiguous runs of about equal cost, RUNS for each thread.
 
-    Rows are independent and their random numbers are drawn before, so results do not depend on the number of threads.
+    Rows are independent and each has a random stream of its own, so results do not depend on the number of threads.
 
     Attributes
     ----------
@@ -25,10 +26,19 @@ class Workers:
         Number of threads, the caller's among them.
     pool : Executor, optional
         Where the others come from; needed for more than one.
+    jittered : list of (str, int), optional
+        Takes the block and the number of rows whose precision was positive definite only with jitter.
+    device : str, optional
+        A device of torch on which rows are updated in batches instead; None is the compiled loops.
+    layouts : object, optional
+        What the batched updates remember of their rows; see :mod:`bayesrec.batched`.
     """
 
     n: int = 1
     pool: Executor | None = None
+    jittered: list[tuple[str, int]] | None = None
+    device: str | None = None
+    layouts: Any = None
 
     def edges(self, indptr: np.ndarray, width: int) -> np.ndarray:
         """First rows of the runs and the end; a row costs its ratings and ``width`` more."""
@@ -38,19 +48,19 @@ class Workers:
         cost = indptr + width * np.arange(rows + 1)
         return np.searchsorted(cost, np.linspace(cost[0], cost[-1], RUNS * self.n + 1)).clip(0, rows)
 
-    def share(self, run: Callable[[int, int], int | None], indptr: np.ndarray, width: int) -> int:
+    def share(self, run: Callable[[int, int], Any], indptr: np.ndarray, width: int) -> Any:
         """Call ``run(first, last)`` for every run of rows and add up what the calls return."""
         edges = self.edges(indptr, width).tolist()
         spans = list(zip(edges[:-1], edges[1:], strict=True))
 
         def work() -> int:
-            total = 0
+            total: Any = 0
             while True:
                 try:
                     span = spans.pop()  # of one thread at a time
                 except IndexError:
                     return total
-                total += run(*span) or 0
+                total = total + run(*span)
 
         others = [self.pool.submit(work) for _ in range(min(self.n, len(spans)) - 1)] if self.pool else []
         return work() + sum(future.result() for future in others)

@@ -32,7 +32,6 @@ from common import cell, show
 
 import bayesrec as br
 from bayesrec.inference.chain import Chain
-from bayesrec.inference.checkpoint import ChainFile
 from bayesrec.inference.progress import Progress
 from bayesrec.metrics import rmse
 from bayesrec.models.base import Schema
@@ -53,18 +52,18 @@ def read(folder: Path, name: str) -> tuple[br.Interactions, pd.DataFrame]:
     return data, test.reset_index(drop=True)
 
 
-def sweeps(data: br.Interactions, rank: int, likelihood, n: int, threads: int, warm: int = 3) -> float:
-    """Mean seconds of a sweep of one chain."""
+def sweeps(data: br.Interactions, rank: int, likelihood, n: int, threads: int, warm: int = 3) -> np.ndarray:
+    """Seconds of each of ``n`` sweeps of one chain, (n,)."""
     model = br.models.PMF(rank=rank, likelihood=likelihood)
     with ThreadPoolExecutor(threads) as pool, Progress("", 0, False) as bar:
         table = replace(Schema.of(data).table(data), workers=Workers(threads, pool))
-        chain, stop = Chain(model, table, 0, 0, warm + n, 1, ChainFile(None, 0, "")), threading.Event()
-        for sweep in range(-warm, n):
-            if sweep == 0:
-                start = time.perf_counter()
+        chain, stop = Chain(model, table, 0, 0, warm + n, 1), threading.Event()
+        ends = [time.perf_counter()]
+        for _ in range(warm + n):
             chain.warmup = chain.sweep + 1
             chain.advance(0, stop, bar)
-    return (time.perf_counter() - start) / n
+            ends.append(time.perf_counter())
+    return np.diff(ends[warm:])
 
 
 def smurff(data: br.Interactions, test: pd.DataFrame, job: dict) -> dict[str, np.ndarray]:
@@ -121,7 +120,7 @@ def main() -> None:
             for repeat in range(args.repeats):
                 row = {"data": name, "rank": rank, "repeat": repeat}
                 for label, likelihood in MODELS.items():
-                    row[label] = sweeps(data, rank, likelihood, n, args.threads)
+                    row[label] = sweeps(data, rank, likelihood, n, args.threads).mean()
                 job = {"rank": rank, "warmup": n, "draws": 0, "seed": repeat, "threads": args.threads}
                 row["SMURFF"] = float(smurff(data, test, job)["sweep"])
                 times.append(row | {"load": os.getloadavg()[0]})

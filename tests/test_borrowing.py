@@ -130,7 +130,7 @@ def test_transfer_rows(fault, n_sources, monkeypatch):
     case, rng, real, seen, n = Case(n_sources), np.random.default_rng(0), kernels.transfer_rows, [], 4000
 
     def record(*args):
-        seen.append((args[17], args[16]))  # log odds and gates, which the call fills
+        seen.append((args[19], args[18]))  # log odds and gates, which the call fills
         return real(*args)
 
     monkeypatch.setattr(kernels, "transfer_rows", record)

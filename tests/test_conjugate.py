@@ -13,9 +13,10 @@ import torch
 from numba.core.errors import TypingError
 from scipy import integrate, optimize, special, stats
 
-from bayesrec import conjugate, kernels, mixtures, slices
+from bayesrec import conjugate, kernels, mixtures, streams
 from bayesrec.distributions import HuangWand, gated_normal, half_t
-from bayesrec.errors import SamplingError
+from bayesrec.errors import ConvergenceWarning, SamplingError
+from bayesrec.workers import Workers
 
 ALARM = 1e-4  # false-alarm rate of every statistical check below, Bonferroni over its quantities
 R = 3
@@ -51,13 +52,27 @@ def twist(monkeypatch, module, name, **change):
 
 
 class Fixed:
-    """A generator whose normals are given."""
+    """A generator whose normals are given; it is its own key for the compiled streams."""
 
     def __init__(self, normals):
         self.normals = normals
 
     def standard_normal(self, size):
         return np.broadcast_to(self.normals, size).astype(float).copy()
+
+    def integers(self, *_, **__):
+        return self
+
+
+@pytest.fixture(autouse=True)
+def given_normals(monkeypatch):
+    def fill(key, out, first, last):
+        if isinstance(key, Fixed):
+            out[first:last] = key.normals
+        else:
+            streams.normals(key, out, first, last)
+
+    monkeypatch.setattr(kernels, "normals", fill)
 
 
 def by(factor):
@@ -143,7 +158,7 @@ def test_every_rank_fills_its_tiles(rank, fault, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "view", [lambda x: x.astype(np.int32), lambda x: np.repeat(x, 2)[::2]], ids=["int32", "strided"]
+    "view", [lambda x: x.astype(np.int64), lambda x: np.repeat(x.astype(np.int32), 2)[::2]], ids=["int64", "strided"]
 )
 def test_an_index_of_another_kind_is_read_right(view):
     """The kernels read arrays by their address, where a stride or another width would be misread."""
@@ -164,6 +179,27 @@ def test_a_precision_that_is_bad_in_one_component_is_refused(where):
     precision[0, where, where] = -1e3
     with pytest.raises(SamplingError, match="2 rows of block 'items'"):
         conjugate.draw_rows(*rows, np.zeros(2, int), np.zeros((1, R)), precision, Fixed(0.0), "items")
+
+
+def test_jitter_is_bounded_and_counted():
+    """Somebody hears of jitter; a definite matrix gets none, and one that is further off is refused."""
+    rows, prior = long_rows(np.random.default_rng(0), [0, 0]), [np.zeros(2, int), np.zeros((1, R)), None]
+
+    def draw(least, **kwargs):
+        prior[2] = np.eye(R)[None].copy()
+        prior[2][0, 1:, 1:] += (1.0 - least) * (1.0 - np.eye(R - 1))  # eigenvalues least, 1 and 2 - least
+        return conjugate.draw_rows(*rows, *prior, Fixed(0.1), "items", **kwargs)
+
+    with pytest.warns(ConvergenceWarning, match="2 rows of block 'items' needed jitter"):
+        assert np.isfinite(draw(-1e-11)).all()
+    counts: list = []
+    workers = Workers(jittered=counts)
+    draw(-1e-11, workers=workers)
+    assert counts == [("items", 2)]
+    draw(1e-6, workers=workers)
+    assert counts == [("items", 2)]
+    with pytest.raises(SamplingError, match="2 rows of block 'items'"):
+        draw(-1e-7, workers=workers)
 
 
 def test_draw_rows_refuses_a_bad_precision():
@@ -311,14 +347,34 @@ def test_noise_slices(fault, n_domains, monkeypatch):
 
 
 def test_uniform_numbers_are_uniform_and_unrelated():
-    seeds = np.random.default_rng(0).integers(2**64, size=400, dtype=np.uint64)
-    u = np.array([[slices.uniform(seed, k) for k in range(50)] for seed in seeds])
+    keys = np.random.default_rng(0).integers(2**64, size=20, dtype=np.uint64)
+    starts = [np.uint64(streams.start(key, row)) for key in keys for row in range(20)]
+    u = np.array([[streams.uniform(state, k) for k in range(50)] for state in starts])
     assert fits(u.ravel(), lambda x: x)
     assert fits((u[:, 1:] + u[:, :-1]).ravel() % 1, lambda x: x)
     assert ((u >= 0) & (u < 1)).all()
-    neighbours = np.array([slices.uniform(np.uint64(k), 0) for k in range(20_000)])  # seeds that differ by one
+    neighbours = np.array([streams.uniform(np.uint64(streams.start(np.uint64(3), k)), 0) for k in range(20_000)])
     assert fits(neighbours, lambda x: x)
     assert abs(np.corrcoef(neighbours[:-1], neighbours[1:])[0, 1]) < 4 / np.sqrt(20_000)
+
+
+def test_normals_of_streams(monkeypatch):
+    """Normal in every column and in the tail; unrelated from row to row and from column to column; whatever the runs."""
+    out, again = np.empty((200_000, 4)), np.empty((200_000, 4))
+    streams.normals(np.uint64(11), out, 0, len(out))
+    for first in (0, 70_000, 150_000):
+        streams.normals(np.uint64(11), again, first, min(first + 90_000, len(out)))
+    assert np.array_equal(out, again)
+    assert fits(out, stats.norm.cdf)
+    tail, limit = np.abs(out[np.abs(out) > 3.0]), 2 * stats.norm.sf(3.0)
+    assert calm((len(tail) - out.size * limit) / np.sqrt(out.size * limit))
+    assert fits(tail[:, None], lambda x: 1 - stats.norm.sf(x) / stats.norm.sf(3.0))
+    n = len(out)
+    pairs = [out[1:, k] * out[:-1, k] for k in range(4)] + [out[:, 0] * out[:, k] for k in (1, 2, 3)]
+    assert calm([p.mean() * np.sqrt(n) for p in pairs])
+    squares = out**2 - 1
+    assert calm([(squares[:, 0] * squares[:, 1]).mean() * np.sqrt(n) / 2, squares.mean() * np.sqrt(out.size / 2)])
+    assert not fits(1.03 * out, stats.norm.cdf)
 
 
 def test_noise_slices_refuse_what_is_not_finite():

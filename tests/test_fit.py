@@ -178,7 +178,7 @@ def test_a_block_that_breaks_down_is_named(data):
 
 
 def test_a_kernel_that_breaks_down_names_its_block(data, monkeypatch):
-    monkeypatch.setattr("bayesrec.kernels.draw_rows", lambda *_: 3)
+    monkeypatch.setattr("bayesrec.kernels.draw_rows", lambda *_: (3, 0))
     with pytest.raises(br.errors.SamplingError, match=r"3 rows of block 'users'"):
         br.fit(PMF(rank=1), data, SHORT, progress=False)
 

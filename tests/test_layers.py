@@ -16,9 +16,9 @@ LAYERS = (
     ("datasets",),
     ("tables",),
     ("jit", "tiles", "workers"),
-    ("rows",),
-    ("kernels", "mixtures", "slices"),
-    ("conjugate", "distributions", "blocks", "metrics", "sums"),
+    ("rows", "streams"),
+    ("batched", "kernels", "mixtures", "privacy", "slices"),
+    ("conjugate", "distributions", "blocks", "metrics", "sources", "sums"),
     ("likelihoods",),
     ("models",),
     ("posterior",),
@@ -48,6 +48,7 @@ PANDAS_FREE = (
     "distributions",
     "rules",
     "metrics",
+    "privacy",
 )
 
 

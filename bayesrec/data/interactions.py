@@ -313,6 +313,8 @@ class Interactions:
         keep = np.asarray(keep)
         if keep.dtype != np.bool_ or keep.shape != self.user.shape:
             raise DataError(f"keep must be a boolean array ({len(self)},), got {keep.dtype} {keep.shape}")
+        if keep.all():
+            return self
         time = None if self.time is None else self.time[keep]
         kept = {name: getattr(self, name)[keep] for name in ("user", "item", "domain", "value")}
         return replace(self, time=time, **kept)

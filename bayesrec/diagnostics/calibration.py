@@ -10,7 +10,7 @@ import pandas as pd
 from bayesrec import mixtures
 from bayesrec.posterior import Posterior, predictive
 
-__all__ = ["coverage", "forecast", "means", "pit"]
+__all__ = ["coverage", "forecast", "moments", "pit"]
 
 
 def pit(posterior: Posterior, frame: Any) -> np.ndarray:
@@ -78,13 +78,15 @@ def forecast(posterior: Posterior, frame: Any, level: float = 0.9) -> pd.DataFra
     return pd.DataFrame({name: pd.Series(np.asarray(column)) for name, column in table.items()})
 
 
-def means(posterior: Posterior, frame: Any) -> np.ndarray:
-    """Predicted ratings (row,) alone, without the cost of intervals. Internal."""
+def moments(posterior: Posterior, frame: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted ratings and their sds (row,), as `predict` has them, without the cost of intervals. Internal."""
     batch = posterior.data.encode(frame)
-    out = np.empty(len(batch))
-    for rows, mean, _ in predictive.components(posterior.model, posterior.draws, batch.user, batch.item, batch.domain):
-        out[rows] = mean.mean(1)
-    return out * posterior.schema.scale[batch.domain] + posterior.schema.center[batch.domain]
+    centre, spread = np.empty((2, len(batch)))
+    for rows, mean, sd in predictive.components(posterior.model, posterior.draws, batch.user, batch.item, batch.domain):
+        centre[rows] = mean.mean(1)
+        spread[rows] = np.sqrt((sd**2).mean(1) + mean.var(1))
+    scale = posterior.schema.scale[batch.domain]
+    return centre * scale + posterior.schema.center[batch.domain], spread * scale
 
 
 def coverage(u: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -19,7 +19,10 @@ FEW = 5  # most target ratings of the regime "few"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out log densities (chain, row) of both arms; ``user`` (row,) are positions in ``ids``. Internal."""
+    """Held-out log densities (chain, row) of both arms; ``user`` (row,) are positions in ``ids``. Internal.
+
+    ``n_own`` and ``n_source`` (user,) count a user's target and source ratings in training.
+    """
 
     ids: pd.Index
     user: np.ndarray
@@ -28,6 +31,7 @@ class HeldOut:
     without_chains: np.ndarray
     joint: np.ndarray
     rows: pd.DataFrame | None = None
+    n_source: np.ndarray | None = None
 
 
 def regime_of(n_own: np.ndarray) -> np.ndarray:
@@ -45,15 +49,16 @@ def held_out(arm: Posterior, bare: Posterior, test: Any) -> HeldOut:
     codes, user = np.unique(pd.factorize(batch.user_id)[0], return_inverse=True)
     ids = batch.user_id.unique()
     arm.require_data("the number of ratings each user had in training")
-    own = np.bincount(arm.data.user[arm.data.is_target], minlength=arm.data.n_users)
-    n_own = np.zeros(len(codes), dtype=int)
+    n_own, n_source = np.zeros((2, len(codes)), dtype=int)
     known = batch.user >= 0
-    n_own[user[known]] = own[batch.user[known]]
+    for count, rows_of in ((n_own, arm.data.is_target), (n_source, ~arm.data.is_target)):
+        total = np.bincount(arm.data.user[rows_of], minlength=arm.data.n_users)
+        count[user[known]] = total[batch.user[known]]
     with_chains, index, with_joint = arm.scores(test)
     without_chains, bare_index, bare_joint = bare.scores(test)
     joint = np.zeros(len(codes))
     joint[user] = with_joint[index] - bare_joint[bare_index]
     rows = calibration.forecast(arm, test)
     rows.insert(2, "n_own", n_own[user])
-    rows["mean_without"] = calibration.means(bare, test)
-    return HeldOut(ids, user, n_own, with_chains, without_chains, joint, rows)
+    rows["mean_without"], rows["sd_without"] = calibration.moments(bare, test)
+    return HeldOut(ids, user, n_own, with_chains, without_chains, joint, rows, n_source)

@@ -2,126 +2,51 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
 
 from bayesrec.data import Interactions, split
 from bayesrec.data.seeds import checked_seed
-from bayesrec.diagnostics import wording
+from bayesrec.diagnostics.beside import INTERRUPTED, at_once, in_order, stoppable
 from bayesrec.diagnostics.heldout import HeldOut as HeldOut
-from bayesrec.diagnostics.heldout import held_out, regime_of
+from bayesrec.diagnostics.heldout import held_out
+from bayesrec.diagnostics.heldout import regime_of as regime_of
+from bayesrec.diagnostics.judge import LEAST_CHAINS, Judgement, sampler_variance
+from bayesrec.diagnostics.judge import judge as _judge
+from bayesrec.diagnostics.measures import measures
+from bayesrec.diagnostics.segments import aligned, built_in
+from bayesrec.diagnostics.segments import segments as by_segment
+from bayesrec.diagnostics.sensitivity import sensitivity as by_variant
+from bayesrec.diagnostics.sensitivity import variants
+from bayesrec.diagnostics.transfer_report import TransferReport
+from bayesrec.diagnostics.users import everyone, log_scores, user_frame
 from bayesrec.diagnostics.wording import CHOICE as CHOICE
-from bayesrec.diagnostics.wording import counted
 from bayesrec.errors import DataError, NegativeTransferWarning
 from bayesrec.inference.base import Method, fit, fit_unchecked, whole_fits
+from bayesrec.inference.progress import Progress
 from bayesrec.models import PMF
 from bayesrec.models.base import Model
 from bayesrec.posterior import Posterior
 
 __all__ = ["TransferReport", "assess_transfer", "negative_transfer"]
 
-LEAST_DELTA = 4.0  # summed log score below which nothing is claimed
-LEAST_USERS = 30
-CONFIDENCE = 0.95
-LEAST_CHAINS = 4
-BOOTSTRAP = 4000
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The verdict on one set of held-out rows. Internal."""
-
-    verdict: str
-    probability: float
-    delta: float
-    delta_per_row: float
-    se: float
-    sampler_se: float
-    n_users: int
-    n_rows: int
-    equal_user_mean: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class TransferReport:
-    """What held-out ratings say about a source. Stable.
-
-    Attributes
-    ----------
-    verdict : {"positive", "negative", "undetermined"}
-    probability : float
-        Probability of negative transfer: that the summed log-score difference is below zero; a tie counts one half.
-    delta : float
-        Log score with the source minus without, summed over held-out rows.
-    delta_per_row, se : float
-        Mean a row; standard error of ``delta``, clustered by user, with the sampler's noise. NaN for a single user.
-    per_user : DataFrame
-        user (item where items are shared), n (held-out rows), delta, joint (the same for all of a user's rows at once), regime.
-    regimes : DataFrame
-        A row for each regime (cold: no target rating in training; few: 1 to 5; warm: more) with a verdict of its own.
-    equal_user_mean : float
-        Mean over users of their delta a row; heavy raters dominate the sum, not this.
-    joint_delta : float
-        As ``delta``, from the joint density of each user's rows.
-    reason : str
-        Why a verdict is undetermined; empty otherwise.
-    rows : DataFrame or None
-        A row for each held-out rating: user, item, n_own (the user's target ratings in training), value, mean, sd,
-        lower, upper (90%), pit, mean_without (the other arm's prediction), delta. Rating units but for pit and delta.
-    entity : {"user", "item"}
-        Which side is shared. Where it is the items, they stand in the users' place in everything above.
-
-    Examples
-    --------
-    >>> import bayesrec as br
-    >>> frame, _ = br.data.synthetic.cross_domain(n_users=60, n_items=(20, 20), n_ratings=(15, 10), rank=1)
-    >>> train, test = br.split.cold_users(br.Interactions.from_frame(frame, target="target", value="value"), fraction=0.6)
-    >>> method = br.Gibbs(draws=20, warmup=20, chains=4)
-    >>> fits = [br.fit(m, train, method, progress=False) for m in (br.models.TransferMF(rank=1), br.models.PMF(rank=1))]
-    >>> found = br.negative_transfer(*fits, test)
-    >>> found.verdict, found.probability < 0.05, found.regimes.index.tolist()
-    ('positive', True, ['cold'])
-    >>> found.per_user.columns.tolist()
-    ['user', 'n', 'delta', 'joint', 'regime']
-    """
-
-    verdict: str
-    probability: float
-    delta: float
-    delta_per_row: float
-    se: float
-    per_user: pd.DataFrame
-    regimes: pd.DataFrame
-    equal_user_mean: float
-    joint_delta: float
-    sampler_se: float
-    reason: str
-    sources: tuple = ()
-    target: Any = None
-    labels: tuple[str, str] = ("with the source", "without")
-    notes: tuple[str, ...] = field(default_factory=tuple)
-    rows: pd.DataFrame | None = field(default=None, repr=False)
-    entity: str = "user"
-
-    def summary(self) -> str:
-        """A few plain sentences with the numbers."""
-        return wording.summary(self)
-
-    def _repr_html_(self) -> str:
-        return wording.card(self)
-
-    def __repr__(self) -> str:
-        return f"TransferReport({self.verdict!r}, delta={self.delta:+.1f}, se={self.se:.1f}, probability={self.probability:.3f})"
-
 
 def negative_transfer(
-    with_transfer: Posterior, without_transfer: Posterior, test: Any, *, min_effect: float = 0.0, seed: int = 0
+    with_transfer: Posterior,
+    without_transfer: Posterior,
+    test: Any,
+    *,
+    min_effect: float = 0.0,
+    seed: int = 0,
+    segments: Any = None,
 ) -> TransferReport:
     """Compare two posteriors on held-out ratings. Stable.
 
@@ -137,6 +62,9 @@ def negative_transfer(
         Smallest mean difference a row, in nats, worth a verdict.
     seed : int
         Of the Bayesian bootstrap over users; 0 or more.
+    segments : DataFrame or Series, optional
+        Groups of users (of items where they are shared): a column for each segment, users in the index or in a column of
+        the name it has in the data. Target and source ratings in training are always among the segments.
 
     Returns
     -------
@@ -145,7 +73,8 @@ def negative_transfer(
     Raises
     ------
     DataError
-        No test rows, test rows outside the target, a seed that is no whole number of 0 or more.
+        No test rows, test rows outside the target, a seed that is no whole number of 0 or more; a user of the test rows
+        who has no row or a missing value in ``segments``.
 
     Warns
     -----
@@ -165,7 +94,8 @@ def negative_transfer(
     seed = checked_seed(seed)
     _check_effect(min_effect)
     scores = held_out(with_transfer, without_transfer, test)
-    return report([scores], with_transfer.data, _labels(with_transfer.model, without_transfer.model), min_effect, seed)
+    labels = _labels(with_transfer.model, without_transfer.model)
+    return report([scores], with_transfer.data, labels, min_effect, seed, segments)
 
 
 def assess_transfer(
@@ -178,6 +108,8 @@ def assess_transfer(
     seed: int = 0,
     *,
     min_effect: float = 0.0,
+    segments: Any = None,
+    sensitivity: bool = False,
     progress: bool = True,
 ) -> TransferReport:
     """Hold out users in folds (items where items are shared), fit with and without the source, and judge. Stable.
@@ -200,6 +132,11 @@ def assess_transfer(
         Of the folds, the fits and the bootstrap; 0 or more.
     min_effect : float
         Smallest mean difference a row, in nats, worth a verdict.
+    segments : DataFrame or Series, optional
+        As for :func:`negative_transfer`.
+    sensitivity : bool
+        Fit the first fold again with the prior odds of an irrelevant source, and with the shrinkage scale of the map,
+        doubled and halved, where the model has the fields ``gate_prior`` and ``shrinkage``: four more fits.
     progress : bool
 
     Returns
@@ -209,9 +146,14 @@ def assess_transfer(
     Raises
     ------
     DataError
-        As `fit` and ``br.split.kfold_users`` do.
+        As `fit` and ``br.split.kfold_users`` do; ``segments`` that miss a held-out user, told before the first fit.
     KeyboardInterrupt
         A fit was interrupted: there is no verdict from half an arm.
+
+    Notes
+    -----
+    Where ``Gibbs`` has more threads than chains, so many fits run side by side as have a thread for each chain. The report
+    does not depend on it.
 
     Examples
     --------
@@ -228,13 +170,59 @@ def assess_transfer(
     seed = checked_seed(seed)
     _check_effect(min_effect)
     baseline = PMF(rank=model.rank, likelihood=model.likelihood) if baseline is None else baseline
-    parts = []
-    for train, test in split.kfold_users(data, folds=folds, n_support=n_support, seed=seed):
-        with whole_fits("a fit was interrupted; there is no verdict from half an arm"):
-            arm = fit(model, train, method, seed=seed, progress=progress)
-            bare = fit_unchecked(baseline, train.without_sources(), method, seed, progress)
-        parts.append(held_out(arm, bare, test))
-    return report(parts, data, _labels(model, baseline), min_effect, seed)
+    if segments is not None:  # before the work
+        for _, test in split.kfold_users(data, folds=folds, n_support=n_support, seed=seed):
+            vocabulary, code = (test.users, test.user) if test.shared == "users" else (test.items, test.item)
+            aligned(segments, pd.Index(vocabulary.decode(np.unique(code))), _key(data), data.entity)
+    others = variants(model) if sensitivity else {}
+    parts: list[HeldOut] = []
+    changed: dict[str, HeldOut] = {}
+    plan = (model, baseline, list(others.values()), data, method, folds, n_support, seed, progress)
+    with closing(_fits(*plan)) as fits:
+        for test, arm, bare, more in fits:
+            parts.append(held_out(arm, bare, test))
+            changed |= {name: held_out(x, bare, test) for name, x in zip(others, more, strict=False)}
+    found = report(parts, data, _labels(model, baseline), min_effect, seed, segments)
+    if not changed:
+        return found
+    first = {"default": parts[0]} | changed
+    table = by_variant({name: _whole([part], min_effect, seed, data.entity) for name, part in first.items()})
+    return replace(found, sensitivity=table)
+
+
+def _fits(
+    model: Model,
+    baseline: Model,
+    others: list[Model],
+    data: Interactions,
+    method: Method,
+    folds: int,
+    n_support: int,
+    seed: int,
+    progress: bool,
+) -> Generator[tuple[Interactions, Posterior, Posterior, list[Posterior]]]:
+    """For each fold the held-out rows and the fits: with the source, without, and of the other models in the first fold."""
+    parts = split.kfold_users(data, folds=folds, n_support=n_support, seed=seed)
+    n, method = at_once(method, 2 * folds + len(others))
+    stop, tests = threading.Event(), list[Interactions]()
+
+    def jobs() -> Iterator[Callable[[], Posterior]]:
+        each = progress and n == 1
+        arms = [stoppable(arm, stop) if n > 1 else arm for arm in (model, baseline, *others)]
+        for train, test in parts:
+            tests.append(test)
+            yield partial(fit, arms[0], train, method, seed=seed, progress=each)
+            yield partial(fit_unchecked, arms[1], train.without_sources(), method, seed, each)
+            if len(tests) == 1:
+                yield from (partial(fit, arm, train, method, seed=seed, progress=each) for arm in arms[2:])
+
+    with Progress("folds", folds, progress and n > 1) as bar, closing(in_order(jobs(), n, stop)) as results:
+        for fold in range(folds):
+            with whole_fits(INTERRUPTED):
+                arm, bare = next(results), next(results)
+                more = [next(results) for _ in others] if fold == 0 else []
+            yield tests[fold], arm, bare, more
+            bar.advance()
 
 
 def _check_effect(min_effect: Any) -> None:
@@ -248,26 +236,43 @@ def _labels(model: Model, baseline: Model) -> tuple[str, str]:
     return name, f"{other} without the source" if name == other else other
 
 
+def _key(data: Interactions) -> str:
+    """Name of the column of the shared side."""
+    return data.columns.user if data.shared == "users" else data.columns.item
+
+
 def report(
-    parts: list[HeldOut], data: Interactions, labels: tuple[str, str], min_effect: float, seed: int
+    parts: list[HeldOut],
+    data: Interactions,
+    labels: tuple[str, str],
+    min_effect: float,
+    seed: int,
+    segments: Any = None,
 ) -> TransferReport:
-    frames, rows = [], []
-    for part in parts:
-        pooled = [logsumexp(x, axis=0) - np.log(len(x)) for x in (part.with_chains, part.without_chains)]
-        n = np.bincount(part.user, minlength=len(part.ids))
-        delta = np.bincount(part.user, pooled[0] - pooled[1], minlength=len(part.ids))
-        regime = regime_of(part.n_own)
-        if part.rows is not None:
-            rows.append(part.rows.assign(delta=pooled[0] - pooled[1]))
-        who = {data.entity: part.ids}
-        frames.append(pd.DataFrame(who | {"n": n, "delta": delta, "joint": part.joint, "regime": regime}))
-    everyone = pd.concat(frames, ignore_index=True)
+    """Judge held-out rows of one or more folds. Internal."""
+    frames = [user_frame(part, data.entity) for part in parts]
+    users = everyone(frames)
+    ids = pd.Index(users[data.entity])
+    extra = [] if segments is None else [aligned(segments, ids, _key(data), data.entity)]
+    scores = [log_scores(part) for part in parts]
+    rows = [part.rows.assign(delta=x[0] - x[1]) for part, x in zip(parts, scores, strict=True) if part.rows is not None]
+    table = pd.concat(rows, ignore_index=True) if len(rows) == len(parts) else None
     regimes = {}
     for name in ("cold", "few", "warm"):
         chosen = [frame["regime"].to_numpy() == name for frame in frames]
         if any(c.any() for c in chosen):
             regimes[name] = _judge(frames, parts, chosen, min_effect, seed, data.entity)
-    whole = _judge(frames, parts, [np.ones(len(f), dtype=bool) for f in frames], min_effect, seed, data.entity)
+    alone = len(regimes) == 1  # then the regime is all there is
+    whole = next(iter(regimes.values())) if alone else _whole(parts, min_effect, seed, data.entity)
+    edges = np.cumsum([len(part.ids) for part in parts])[:-1]
+
+    def sampler(chosen: np.ndarray) -> float:
+        return sum(sampler_variance(part, c) for part, c in zip(parts, np.split(chosen, edges), strict=True))
+
+    n_own = np.concatenate([part.n_own for part in parts])
+    n_source = [part.n_source for part in parts if part.n_source is not None]
+    groups = [built_in(n_own, np.concatenate(n_source) if len(n_source) == len(parts) else None), *extra]
+    delta, n = users["delta"].to_numpy(), users["n"].to_numpy()
     notes = []
     if not all(len(x) >= LEAST_CHAINS for p in parts for x in (p.with_chains, p.without_chains)):
         notes.append(f"Fewer than {LEAST_CHAINS} chains: the sampler's noise is not part of the standard errors.")
@@ -277,90 +282,36 @@ def report(
             NegativeTransferWarning,
             stacklevel=3,
         )
-    table = pd.DataFrame([vars(j) for j in regimes.values()], index=pd.Index(list(regimes), name="regime"))
     return TransferReport(
         verdict=whole.verdict,
         probability=whole.probability,
         delta=whole.delta,
         delta_per_row=whole.delta_per_row,
         se=whole.se,
-        per_user=everyone,
-        regimes=table,
+        per_user=users,
+        regimes=pd.DataFrame([vars(j) for j in regimes.values()], index=pd.Index(list(regimes), name="regime")),
         equal_user_mean=whole.equal_user_mean,
-        joint_delta=float(everyone["joint"].sum()),
+        joint_delta=float(users["joint"].sum()),
         sampler_se=whole.sampler_se,
         reason=whole.reason,
         sources=data.sources,
         target=data.target,
         labels=labels,
         notes=tuple(notes),
-        rows=pd.concat(rows, ignore_index=True) if len(rows) == len(parts) else None,
+        rows=table,
         entity=data.entity,
+        metrics=measures(whole, sum(x.sum(1) for x in scores), table, data.entity, _floor(data, table), seed),
+        segments=by_segment(delta, n, pd.concat(groups, axis=1), sampler, min_effect),
     )
 
 
-def _judge(
-    frames: list[pd.DataFrame],
-    parts: list[HeldOut],
-    chosen: list[np.ndarray],
-    min_effect: float,
-    seed: int,
-    entity: str,
-) -> Judgement:
-    """Judge the chosen users of each part, or items where they are shared."""
-    delta = np.concatenate([f["delta"].to_numpy()[c] for f, c in zip(frames, chosen, strict=True)])
-    n = np.concatenate([f["n"].to_numpy()[c] for f, c in zip(frames, chosen, strict=True)])
-    sampler = sum(_sampler_variance(p, c) for p, c in zip(parts, chosen, strict=True))
-    n_users, n_rows, total = len(delta), int(n.sum()), float(delta.sum())
-    clustered = n_users / (n_users - 1) * ((delta - delta.mean()) ** 2).sum() if n_users > 1 else np.nan
-    verdict, probability = _classify(delta, sampler, seed)
-    reason = ""
-    if n_users < LEAST_USERS:
-        reason = f"only {counted(n_users, entity)}, at least {LEAST_USERS} are needed"
-    elif abs(total) < LEAST_DELTA:
-        reason = f"the summed difference {total:+.1f} is below {LEAST_DELTA:g} nats"
-    elif abs(total) / n_rows < min_effect:
-        reason = f"the mean difference {total / n_rows:+.4f} is below the effect of interest {min_effect:g}"
-    elif verdict == "undetermined":
-        reason = f"the probability of negative transfer is {probability:.2f}"
-    elif _classify(np.delete(delta, np.argmax(np.abs(delta))), sampler, seed)[0] != verdict:
-        reason = f"one {entity} decides: without the {entity} with the largest difference the verdict changes"
-    return Judgement(
-        verdict="undetermined" if reason else verdict,
-        probability=probability,
-        delta=total,
-        delta_per_row=total / n_rows,
-        se=float(np.sqrt(clustered + sampler)),
-        sampler_se=float(np.sqrt(sampler)),
-        n_users=n_users,
-        n_rows=n_rows,
-        equal_user_mean=float((delta / n).mean()),
-        reason=reason,
-    )
+def _whole(parts: list[HeldOut], min_effect: float, seed: int, entity: str) -> Judgement:
+    """The verdict on all users of the parts."""
+    frames = [user_frame(part, entity) for part in parts]
+    return _judge(frames, parts, [np.ones(len(f), dtype=bool) for f in frames], min_effect, seed, entity)
 
 
-def _classify(delta: np.ndarray, sampler: float, seed: int) -> tuple[str, float]:
-    """Verdict and probability of a negative sum, by the Bayesian bootstrap over users plus the sampler's noise."""
-    rng = np.random.default_rng(seed)
-    negative, done = 0.0, 0
-    while done < BOOTSTRAP:  # in pieces: the weights of many users take room
-        m = min(500, BOOTSTRAP - done)
-        weights = rng.standard_exponential((m, len(delta)))
-        sums = len(delta) * (weights @ delta) / weights.sum(1) + np.sqrt(sampler) * rng.standard_normal(m)
-        negative, done = negative + (sums < 0).sum() + 0.5 * (sums == 0).sum(), done + m
-    probability = float(negative / BOOTSTRAP)
-    if abs(delta.sum()) < LEAST_DELTA:
-        return "undetermined", probability
-    if probability > CONFIDENCE:
-        return "negative", probability
-    return ("positive" if probability < 1.0 - CONFIDENCE else "undetermined"), probability
-
-
-def _sampler_variance(part: HeldOut, chosen: np.ndarray) -> float:
-    """Variance of the summed difference that comes from the chains: Var over chains / chains, both arms."""
-    rows = chosen[part.user]
-    out = 0.0
-    for chains in (part.with_chains, part.without_chains):
-        if len(chains) >= LEAST_CHAINS:
-            out += float(chains[:, rows].sum(1).var(ddof=1)) / len(chains)
-    return out
+def _floor(data: Interactions, rows: pd.DataFrame | None) -> float:
+    """Lowest target rating in training or held out."""
+    values = [data.value[data.is_target], *([] if rows is None else [rows["value"].to_numpy()])]
+    return float(min((x.min() for x in values if len(x)), default=0.0))

@@ -10,12 +10,15 @@ import numpy as np
 from bayesrec.data.html import html_table
 
 if TYPE_CHECKING:
-    from bayesrec.diagnostics.verdict import TransferReport
+    from bayesrec.diagnostics.transfer_report import TransferReport
 
 CHOICE = (
     "Weights and verdicts are conditional on which items people chose to rate: "
     "they say nothing about items that nobody like these users rates."
 )
+
+
+HARMED = 0.9  # probability above which a user counts as harmed
 
 
 def se_text(se: float, entity: str = "user") -> str:
@@ -54,7 +57,7 @@ def sentences(report: TransferReport) -> list[str]:
 
 
 def summary(report: TransferReport) -> str:
-    """Return the sentences and a line for each regime. Internal."""
+    """Return the sentences, a line for each regime and metric, and who is harmed. Internal."""
     lines = sentences(report)
     for name, row in report.regimes.iterrows():
         lines.append(
@@ -62,7 +65,41 @@ def summary(report: TransferReport) -> str:
             f"{row['delta_per_row']:+.4f} a rating, {counted(int(row['n_users']), report.entity)}, "
             f"P(negative) {row['probability']:.3f}"
         )
-    return "\n".join([*lines, *report.notes, CHOICE])
+    return "\n".join([*lines, *metric_lines(report), *harm_lines(report), *report.notes, CHOICE])
+
+
+def metric_lines(report: TransferReport) -> list[str]:
+    """A line for each metric; none for one that nobody's ratings allow. Internal."""
+    if report.metrics is None:
+        return []
+    return [
+        f"  {name:9s} {row['with_transfer']:8.4f} with, {row['without']:8.4f} without, difference {row['difference']:+.4f} "
+        f"({'SE unknown' if np.isnan(row['se']) else 'SE ' + format(row['se'], '.4f')}), P(worse) {row['harm']:.3f}"
+        for name, row in report.metrics.iterrows()
+        if row["users"]
+    ]
+
+
+def harm_lines(report: TransferReport) -> list[str]:
+    """Whom the source hurts, if anybody, and how far the verdict hangs on priors. Internal."""
+    out = []
+    if "harm" in report.per_user:
+        harmed = int((report.per_user["harm"] > HARMED).sum())
+        line = (
+            f"Harmed with a probability above {HARMED}: {harmed:,} of {counted(len(report.per_user), report.entity)}."
+        )
+        if report.segments is not None and len(report.segments):
+            worst = report.segments.iloc[int(report.segments["harm"].argmax())]
+            line += (
+                f" Worst group: {worst['segment']} {worst['level']}, P(negative) {worst['harm']:.3f}, "
+                f"{counted(int(worst['users']), report.entity)}."
+            )
+        out.append(line)
+    if report.sensitivity is not None:
+        low, high = report.sensitivity["delta_per_row"].min(), report.sensitivity["delta_per_row"].max()
+        verdicts = " or ".join(dict.fromkeys(report.sensitivity["verdict"]))
+        out.append(f"Priors doubled and halved, first fold: {low:+.4f} to {high:+.4f} a rating, {verdicts}.")
+    return out
 
 
 def card(report: TransferReport) -> str:

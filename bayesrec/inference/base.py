@@ -14,6 +14,8 @@ import pyro
 import torch
 
 from bayesrec.data import Interactions
+from bayesrec.data.batch import Batch as Rows
+from bayesrec.data.frames import open_frame
 from bayesrec.data.seeds import checked_seed
 from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
 from bayesrec.models.base import Batch, Model, Schema
@@ -35,8 +37,10 @@ class Method(ABC):
         seed: int,
         progress: bool,
         checkpoint: str | Path | None = None,
+        device: str = "cpu",
+        watch: Rows | None = None,
     ) -> Posterior:
-        """Return the posterior. ``data`` is what the model looks at, checked."""
+        """Return the posterior. ``data`` is what the model looks at, checked; ``watch`` has rows in its codes."""
 
 
 @contextmanager
@@ -50,6 +54,17 @@ def whole_fits(message: str) -> Iterator[None]:
             if not str(stop).startswith("interrupted"):
                 raise
             raise KeyboardInterrupt(message) from stop
+
+
+def needs_gibbs(method: Method, checkpoint: Any, device: str, watch: Any) -> None:
+    """Refuse the options of ``fit`` that only Gibbs has."""
+    for name, given in (
+        ("checkpoint", checkpoint is not None),
+        ("watch", watch is not None),
+        ("device", device != "cpu"),
+    ):
+        if given:
+            raise UnsupportedMethodError(f"fit({name}=...) needs Gibbs so far; {type(method).__name__} cannot use it.")
 
 
 def whole_number(method: Method, name: str, least: int) -> int:
@@ -79,6 +94,7 @@ def fit(
     progress: bool = True,
     checkpoint: str | Path | None = None,
     device: str = "cpu",
+    watch: Any = None,
 ) -> Posterior:
     """Fit a model to data. Stable.
 
@@ -97,7 +113,11 @@ def fit(
         A folder where every chain writes its state now and then. The same call after an interruption, or after the
         process was killed, goes on from there and gives the draws of an unbroken run; the files go when it is done.
     device : str
-        ``"cpu"``; no other so far.
+        ``"cpu"``, or a GPU as torch calls it, such as ``"cuda"``: Gibbs then updates users and items there. Equal in law, not
+        bit for bit.
+    watch : DataFrame or Interactions, optional
+        Rows as for ``predict``, with or without values. Their predictions gather while Gibbs runs, over every draw, whatever
+        is kept: ``posterior.watched``.
 
     Returns
     -------
@@ -109,7 +129,7 @@ def fit(
         Data that the model or its likelihood cannot use: no source, no shared users, constant values. A checkpoint
         of another model, method, seed or data.
     UnsupportedMethodError
-        A device other than the CPU.
+        A device that this machine does not have, or that the method cannot use.
 
     Examples
     --------
@@ -124,11 +144,27 @@ def fit(
             hint = " Call it: br.models.PMF(rank=8)." if name == "model" and isinstance(value, type) else ""
             raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}.{hint}")
     seed = checked_seed(seed)
-    if device != "cpu":
-        raise UnsupportedMethodError(f"device must be 'cpu', not {device!r}: nothing runs elsewhere so far.")
+    _check_device(device)
     view = _view(model, data)
     model.check(view)
-    return method.run(model, view, Schema.of(view), seed, progress, checkpoint)
+    return method.run(model, view, Schema.of(view), seed, progress, checkpoint, device, _watched_rows(view, watch))
+
+
+def _check_device(device: Any) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UnsupportedMethodError(f"device {device!r} cannot be used: {reason} 'cpu' always can.") from error
+
+
+def _watched_rows(view: Interactions, rows: Any) -> Rows | None:
+    """The rows of ``fit(watch=...)`` in the codes of what the model sees, with values where the table has them."""
+    if rows is None:
+        return None
+    column = view.columns.value
+    has_value = isinstance(rows, Interactions) or (column is not None and column in open_frame(rows).columns)
+    return view.encode(rows, need_value=has_value)
 
 
 def _view(model: Model, data: Interactions) -> Interactions:

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayesrec.blocks import State
 from bayesrec.conjugate import Table
 from bayesrec.errors import SamplingError
-from bayesrec.inference.checkpoint import ChainFile
+from bayesrec.inference.kept import ChainKept, Moments
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import first_block
+from bayesrec.inference.watch import Watch
 from bayesrec.models.base import Model
+
+if TYPE_CHECKING:
+    from bayesrec.inference.checkpoint import ChainFile
 
 __all__ = ["Chain"]
 
 
 class Chain:
-    """Goes on from where it stands, sweep by sweep; a chain with a file begins where the file ends."""
+    """Goes on from where it stands, sweep by sweep."""
 
-    def __init__(self, model: Model, table: Table, seed: int, number: int, warmup: int, thin: int, file: ChainFile):
+    def __init__(self, model: Model, table: Table, seed: int, number: int, warmup: int, thin: int):
         self.model, self.table, self.number, self.warmup, self.thin = model, table, number, warmup, thin
-        self.file = file
         self.rng = np.random.default_rng([seed, number])
         self.state: State = model.start(table, self.rng)
         self.sweep = 0
-        self.kept: list[dict[str, np.ndarray]] = []
-        self.log_density: list[float] = []
-        saved = file.read()
-        if saved:
-            self.sweep, self.state, self.rng.bit_generator.state, self.kept, self.log_density = saved
         self.blocks = model.blocks(table)
+        self.kept = ChainKept({}, Moments({}))
+        self.watch: Watch | None = None
+        self.file: ChainFile | None = None
 
     def advance(self, draws: int, stop: threading.Event, bar: Progress) -> None:
         """Sweep until so many draws are kept, or until ``stop`` is set."""
@@ -41,7 +42,8 @@ class Chain:
             done = self.sweep - self.warmup
             if done > 0 and done % self.thin == 0:
                 self._keep()
-            self.file.write(self.sweep, self.state, self.rng, self.kept, self.log_density)
+            if self.file is not None:
+                self.file.write(self)
             bar.advance()
 
     def _sweep(self) -> None:
@@ -60,8 +62,9 @@ class Chain:
         log_density = self.model.likelihood.log_density(self.state, self.table, errors)
         if not np.isfinite(log_density):
             raise SamplingError(f"chain {self.number}, sweep {self.sweep - 1}: {self._blamed()} are not finite.")
-        self.log_density.append(log_density)
-        self.kept.append({name: np.asarray(self.state[name], dtype=np.float32) for name in self.model.dims})
+        self.kept.put(self.state, log_density)
+        if self.watch is not None:
+            self.watch.add(self.state)
 
     def _blamed(self) -> str:
         """The sites that are not finite."""

@@ -1,22 +1,26 @@
-"""Checkpoints of Gibbs chains: a file a chain, written whole or not at all. Internal.
+"""Checkpoints of Gibbs chains. Internal.
 
-A chain that goes on from its file draws what the unbroken one would have drawn: the file holds its state, the state of
-its random generator and what it has kept.
+A chain that goes on from its files draws what the unbroken one would have drawn: they hold its state, the state of its
+random generator and what it has kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
-from bayesrec.blocks import State
 from bayesrec.errors import DataError, LoadError
 from bayesrec.files import beside
+
+if TYPE_CHECKING:
+    from bayesrec.inference.chain import Chain
 
 __all__ = ["ChainFile", "fingerprint"]
 
@@ -32,22 +36,28 @@ def fingerprint(*parts: Any) -> str:
 
 
 class ChainFile:
-    """The file of one chain in a checkpoint folder; does nothing without a folder."""
+    """The files of one chain in a checkpoint folder.
 
-    def __init__(self, folder: str | Path | None, chain: int, fingerprint: str):
-        self.path = None if folder is None else Path(folder) / f"chain-{chain}.npz"
+    ``chain-0.npz`` holds the chain's state and is written whole; ``chain-0.draws`` holds its draws one after another and only
+    grows. What stands in it beyond the number of draws that the first file names is of an unfinished write.
+    """
+
+    def __init__(self, folder: str | Path, chain: int, fingerprint: str):
+        self.path = Path(folder) / f"chain-{chain}.npz"
+        self.draws = Path(folder) / f"chain-{chain}.draws"
         self.fingerprint = fingerprint
         self.last = time.monotonic()
+        self.written = 0
 
-    def read(self) -> tuple[int, State, dict, list[dict[str, np.ndarray]], list[float]] | None:
-        """Sweeps done, state, generator state, kept draws and their log densities; None if there is no file."""
-        if self.path is None or not self.path.exists():
+    def read(self) -> dict[str, Any] | None:
+        """What was written last; None if there is no file."""
+        if not self.path.exists():
             return None
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 arrays = dict(file)
             meta = json.loads(str(arrays.pop("meta")))
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, BadZipFile) as error:
             raise LoadError(
                 f"the checkpoint {str(self.path)!r} cannot be read ({error}); delete it to start afresh."
             ) from error
@@ -56,40 +66,81 @@ class ChainFile:
                 f"the checkpoint {str(self.path)!r} belongs to another model, method, seed or data; "
                 "name another folder, or delete it to start afresh."
             )
-        state = {name[6:]: _plain(x) for name, x in arrays.items() if name.startswith("state/")}
-        sites = [name[5:] for name in arrays if name.startswith("kept/")]
-        kept = [{name: arrays[f"kept/{name}"][k] for name in sites} for k in range(len(meta["log_density"]))]
-        return meta["sweep"], state, meta["generator"], kept, meta["log_density"]
+        return meta | {"arrays": arrays}
 
-    def write(
-        self,
-        sweep: int,
-        state: State,
-        rng: np.random.Generator,
-        kept: list[dict[str, np.ndarray]],
-        log_density: list[float],
-    ) -> None:
-        """Write, unless the last write is less than EVERY seconds ago."""
-        if self.path is None or time.monotonic() - self.last < EVERY:
+    def restore(self, chain: Chain, saved: dict[str, Any]) -> None:
+        """Put a chain, which has room for them, where its files end."""
+        arrays, kept = saved["arrays"], chain.kept
+        chain.sweep, chain.rng.bit_generator.state = saved["sweep"], saved["generator"]
+        chain.state = {name: _plain(x) for name, x in _group(arrays, "state").items()}
+        kept.log_density, kept.n, self.written = (
+            saved["log_density"],
+            len(saved["log_density"]),
+            len(saved["log_density"]),
+        )
+        kept.moments.n = kept.n
+        kept.moments.mean, kept.moments.squares = _group(arrays, "mean"), _group(arrays, "squares")
+        if chain.watch is not None:
+            chain.watch.n, chain.watch.sums = saved["watched"], arrays["watch"]
+            waiting = _group(arrays, "waiting")
+            count = len(next(iter(waiting.values()))) if waiting else 0
+            chain.watch.waiting = [{name: x[k] for name, x in waiting.items()} for k in range(count)]
+        if not kept.n:
             return
+        try:
+            with self.draws.open("rb") as file:
+                for k in range(kept.n):
+                    for array in kept.draws.values():
+                        array[k] = np.frombuffer(file.read(array[k].nbytes), np.float32).reshape(array[k].shape)
+                end = file.tell()
+        except (OSError, ValueError) as error:
+            raise LoadError(
+                f"the checkpoint {str(self.draws)!r} lacks draws ({error}); delete its folder to start afresh."
+            ) from error
+        os.truncate(self.draws, end)
+
+    def write(self, chain: Chain) -> None:
+        """Write, unless the last write is less than EVERY seconds ago."""
+        if time.monotonic() - self.last < EVERY:
+            return
+        kept = chain.kept
         meta = {
             "fingerprint": self.fingerprint,
-            "sweep": sweep,
-            "generator": rng.bit_generator.state,
-            "log_density": log_density,
+            "sweep": chain.sweep,
+            "generator": chain.rng.bit_generator.state,
+            "log_density": kept.log_density,
         }
-        arrays: dict[str, Any] = {f"state/{name}": np.asarray(x) for name, x in state.items()}
-        if kept:
-            arrays |= {f"kept/{name}": np.stack([draw[name] for draw in kept]) for name in kept[0]}
+        groups: dict[str, Any] = {"state": chain.state, "mean": kept.moments.mean, "squares": kept.moments.squares}
+        more: dict[str, Any] = {}
+        if chain.watch is not None:
+            meta["watched"], more["watch"] = chain.watch.n, chain.watch.sums
+            waiting = chain.watch.waiting
+            groups["waiting"] = (
+                {name: np.stack([draw[name] for draw in waiting]) for name in waiting[0]} if waiting else {}
+            )
+        arrays: dict[str, Any] = {
+            f"{group}/{name}": np.asarray(x) for group, part in groups.items() for name, x in part.items()
+        }
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.draws.open("ab") as file:
+            for k in range(self.written, kept.n):
+                for array in kept.draws.values():
+                    file.write(array[k].tobytes())
+            file.flush()
+            os.fsync(file.fileno())
         with beside(self.path) as fresh, fresh.open("wb") as file:
-            np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
-        self.last = time.monotonic()
+            np.savez(file, meta=np.array(json.dumps(meta)), **arrays, **more)
+        self.last, self.written = time.monotonic(), kept.n
 
     def remove(self) -> None:
-        """Delete the file: the chain is done."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        """Delete the files: the chain is done."""
+        self.path.unlink(missing_ok=True)
+        self.draws.unlink(missing_ok=True)
+
+
+def _group(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with ``name/``."""
+    return {key.removeprefix(f"{name}/"): x for key, x in arrays.items() if key.startswith(f"{name}/")}
 
 
 def _plain(x: np.ndarray) -> Any:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from bayesrec.batched import Layouts
 from bayesrec.data import Interactions
+from bayesrec.data.batch import Batch
 from bayesrec.errors import ConvergenceWarning, DataError
 from bayesrec.inference.base import Method, positive_number, whole_number
 from bayesrec.inference.chain import Chain
 from bayesrec.inference.checkpoint import ChainFile, fingerprint
+from bayesrec.inference.kept import Kept, kept_sites
 from bayesrec.inference.progress import Progress
+from bayesrec.inference.watch import Watch, watched
 from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior
+from bayesrec.rows import JITTER
 from bayesrec.workers import Workers
 
 __all__ = ["Gibbs"]
@@ -51,6 +56,13 @@ class Gibbs(Method):
         most 1.01 (Vehtari et al. 2021); it is looked at after ``draws``, twice as many, and so on.
     max_draws : int, optional
         Draws a chain at which ``target_ess`` is given up, with a warning; by default ten times ``draws``.
+    keep : tuple of str, optional
+        Sites with an axis of users or items whose draws stay; of the others ``posterior.moments`` has mean and sd, and what
+        needs their draws says so. By default all stay. The other sites are small and always stay.
+    memory : float, optional
+        GiB of draws held in memory; draws that take more go to temporary files as a whole. By default all are in memory.
+    kernel : {"compiled", "batched"}, optional
+        Loops for the CPU or batches of torch, which are equal in law; by default batches on a GPU and loops elsewhere.
 
     Examples
     --------
@@ -67,8 +79,19 @@ class Gibbs(Method):
     threads: int | None = None
     target_ess: float | None = None
     max_draws: int | None = None
+    keep: tuple[str, ...] | None = None
+    memory: float | None = None
+    kernel: str | None = None
 
     def __post_init__(self) -> None:
+        if self.keep is not None:
+            if isinstance(self.keep, str) or not all(isinstance(name, str) for name in self.keep):
+                raise DataError(f"Gibbs(keep=...) must be a tuple of names of sites, not {self.keep!r}")
+            object.__setattr__(self, "keep", tuple(self.keep))
+        if self.memory is not None:
+            object.__setattr__(self, "memory", positive_number(self, "memory"))
+        if self.kernel not in (None, "compiled", "batched"):
+            raise DataError(f"Gibbs(kernel=...) must be 'compiled', 'batched' or None, not {self.kernel!r}")
         for name, least in (("draws", 1), ("warmup", 0), ("chains", 1), ("thin", 1), ("threads", 1)):
             if name != "threads" or self.threads is not None:
                 object.__setattr__(self, name, whole_number(self, name, least))
@@ -89,38 +112,54 @@ class Gibbs(Method):
         seed: int,
         progress: bool,
         checkpoint: str | Path | None = None,
+        device: str = "cpu",
+        watch: Batch | None = None,
     ) -> Posterior:
         """Run the chains in threads; Ctrl-C keeps what was drawn by then."""
         threads = self.threads or _cpus()
         helpers, pool = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
-        table = replace(schema.table(data), workers=Workers(max(1, threads // self.chains), helpers))
-        same = checkpoint and fingerprint(
-            model, replace(self, threads=None), seed, data.user, data.item, data.domain, data.value
-        )
-        files = [ChainFile(checkpoint, c, same or "") for c in range(self.chains)]
-        chains = [Chain(model, table, seed, c, self.warmup, self.thin, file) for c, file in enumerate(files)]
+        jittered: list[tuple[str, int]] = []
+        workers = Workers(max(1, threads // self.chains), helpers, jittered)
+        if device != "cpu" or self.kernel == "batched":
+            workers = replace(workers, device=device, layouts=Layouts())
+        table = replace(schema.table(data), workers=workers)
+        sites = kept_sites(model, self.keep)
+        chains = [Chain(model, table, seed, c, self.warmup, self.thin) for c in range(self.chains)]
+        others = [name for name in model.dims if name not in sites]
+        memory = None if self.memory is None else self.memory * 2**30
+        kept = Kept(chains[0].state, sites, others, self.chains, self.draws, memory)
+        watches = [] if watch is None else [Watch(model, schema, watch) for _ in chains]
+        for c, chain in enumerate(chains):
+            chain.kept, chain.watch = kept.chains[c], watches[c] if watches else None
         goal, most = self.draws, self.max_draws or self.draws
+        if checkpoint is not None:
+            same = fingerprint(model, replace(self, threads=None, memory=None), seed, *_columns(data), *_columns(watch))
+            _restore(chains, kept, [ChainFile(checkpoint, c, same) for c in range(self.chains)])
         interrupted, reached = False, True
 
-        def posterior(finished: int, chosen: Iterable[Chain]) -> Posterior:
-            parts = [(chain.kept[:finished], chain.log_density[:finished]) for chain in chosen]
-            draws = {name: np.stack([[draw[name] for draw in kept] for kept, _ in parts]) for name in model.dims}
-            return Posterior(draws, model, self, data, schema, {"log_density": np.array([stat for _, stat in parts])})
+        def posterior(finished: int, chosen: list[int], final: bool = False) -> Posterior:
+            stats = {"log_density": np.array([kept.chains[c].log_density[:finished] for c in chosen])}
+            moments = {name: kept.moments(name, chosen) for name in others} if final else {}
+            seen = watched([watches[c] for c in chosen], schema, watch) if final and watch is not None else None
+            return Posterior(kept.arrays(chosen, finished), model, self, data, schema, stats, moments, seen)
 
+        every = list(range(self.chains))
         with Progress("Gibbs", self.chains * (self.warmup + goal * self.thin), progress) as bar, helpers, pool:
             bar.advance(sum(chain.sweep for chain in chains))
             while not interrupted:
                 interrupted = _run(chains, goal, pool, bar)
                 if interrupted or self.target_ess is None:
                     break
-                reached = enough(posterior(goal, chains), self.target_ess)
+                reached = enough(posterior(goal, every), self.target_ess)
                 if reached or goal >= most:
                     break
                 more = min(2 * goal, most)
                 bar.extend(self.chains * (more - goal) * self.thin)
+                kept.grow(more)
                 goal = more
+        _say_jitter(jittered)
         if interrupted:
-            usable, finished = _rectangle([len(chain.kept) for chain in chains])
+            usable, finished = _rectangle([part.n for part in kept.chains])
             if not finished:
                 raise KeyboardInterrupt("interrupted before the first draw; there is nothing to keep")
             warnings.warn(
@@ -128,9 +167,10 @@ class Gibbs(Method):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-            return posterior(finished, [chains[c] for c in usable])
-        for file in files:
-            file.remove()
+            return posterior(finished, usable, final=True)
+        for chain in chains:
+            if chain.file is not None:
+                chain.file.remove()
         if not reached:
             warnings.warn(
                 f"{goal} draws in each of {self.chains} chains do not reach target_ess={self.target_ess} with an R-hat of at "
@@ -138,7 +178,34 @@ class Gibbs(Method):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        return posterior(goal, chains)
+        return posterior(goal, every, final=True)
+
+
+def _columns(rows: Interactions | Batch | None) -> list[Any]:
+    """What a fingerprint takes of some rows."""
+    return [] if rows is None else [rows.user, rows.item, rows.domain, rows.value]
+
+
+def _restore(chains: list[Chain], kept: Kept, files: list[ChainFile]) -> None:
+    """Put every chain where its file ends."""
+    saved = [file.read() for file in files]
+    kept.grow(max(len(one["log_density"]) if one else 0 for one in saved))
+    for chain, file, one in zip(chains, files, saved, strict=True):
+        chain.file = file
+        if one:
+            file.restore(chain, one)
+
+
+def _say_jitter(jittered: list[tuple[str, int]]) -> None:
+    """Warn of rows whose precision was positive definite only with jitter."""
+    for block in sorted({name for name, _ in jittered}):
+        n = sum(count for name, count in jittered if name == block)
+        warnings.warn(
+            f"{n} rows of block {block!r} were drawn with jitter of at most {JITTER[-1]:g} on their precision matrix, which was "
+            "singular but for rounding. Ratings or scales of extreme size do that; look at the data.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
 
 
 def _run(chains: list[Chain], goal: int, pool: ThreadPoolExecutor, bar: Progress) -> bool:

@@ -16,8 +16,9 @@ from pyro.infer.autoguide.initialization import init_to_value
 from pyro.infer.mcmc import NUTS as PyroNUTS
 
 from bayesrec.data import Interactions
-from bayesrec.errors import ConvergenceWarning, SlowWarning, UnsupportedMethodError
-from bayesrec.inference.base import Method, whole_number
+from bayesrec.data.batch import Batch as Rows
+from bayesrec.errors import ConvergenceWarning, SlowWarning
+from bayesrec.inference.base import Method, needs_gibbs, whole_number
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import warm_start
 from bayesrec.models.base import Batch, Model, Schema
@@ -71,10 +72,11 @@ class NUTS(Method):
         seed: int,
         progress: bool,
         checkpoint: str | Path | None = None,
+        device: str = "cpu",
+        watch: Rows | None = None,
     ) -> Posterior:
         """Run one chain after another; Ctrl-C keeps the draws of the chains that have as many as the shortest kept."""
-        if checkpoint is not None:
-            raise UnsupportedMethodError("checkpoint needs Gibbs: NUTS does not write its state so far.")
+        needs_gibbs(self, checkpoint, device, watch)
         table = schema.table(data)
         density = joint(model, schema, data)
         kept: list[list[dict[str, np.ndarray]]] = []

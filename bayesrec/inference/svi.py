@@ -13,8 +13,9 @@ from torch import Tensor
 from bayesrec.blocks import State
 from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
-from bayesrec.errors import ConvergenceWarning, SamplingError, UnsupportedMethodError
-from bayesrec.inference.base import Method, positive_number, whole_number
+from bayesrec.data.batch import Batch as Rows
+from bayesrec.errors import ConvergenceWarning, SamplingError
+from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
 from bayesrec.inference.guide import Guide, Prior
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import warm_start
@@ -82,10 +83,11 @@ class SVI(Method):
         seed: int,
         progress: bool,
         checkpoint: str | Path | None = None,
+        device: str = "cpu",
+        watch: Rows | None = None,
     ) -> Posterior:
         """Fit one chain after another; Ctrl-C stops climbing and keeps what was reached."""
-        if checkpoint is not None:
-            raise UnsupportedMethodError("checkpoint needs Gibbs: SVI does not write its state so far.")
+        needs_gibbs(self, checkpoint, device, watch)
         table = schema.table(data)
         kept: list[dict[str, np.ndarray]] = []
         stats: list[np.ndarray] = []

@@ -65,27 +65,34 @@ def log_prior(model: Model, schema: Schema, latents: Latents) -> dict[str, torch
     return {name: cast(Any, nodes[name]["fn"]).log_prob(value) for name, value in latents.items()}
 
 
-def to_datatree(posterior: Posterior, log_likelihood: bool) -> Any:
-    """Build the tree; see :meth:`Posterior.to_datatree`."""
-    from arviz_base import from_dict
-
+def _log_priors(posterior: Posterior) -> dict[str, np.ndarray]:
+    """Log prior density of each site, (chain, draw)."""
     shape = (posterior.n_chains, posterior.n_draws)
     latents = predictive.flat(posterior.draws)
     parts = []
     for start in range(0, shape[0] * shape[1], CHUNK):
         some = {name: x[start : start + CHUNK].double() for name, x in latents.items()}
         parts.append(log_prior(posterior.model, posterior.schema, some))
-    prior = {name: torch.cat([p[name] for p in parts]).numpy().reshape(shape) for name in latents}
+    return {name: torch.cat([p[name] for p in parts]).numpy().reshape(shape) for name in latents}
+
+
+def to_datatree(posterior: Posterior, log_likelihood: bool) -> Any:
+    """Build the tree; see :meth:`Posterior.to_datatree`."""
+    from arviz_base import from_dict
+
+    whole = set(posterior.draws) == set(posterior.model.dims)
     dims, coords = axes(posterior)
+    dims = {name: given for name, given in dims.items() if name in posterior.draws}
     groups: dict[str, Any] = {"posterior": posterior.draws}
     if posterior.stats:
         groups["sample_stats"] = posterior.stats
     tree = from_dict(groups, dims=dims, coords=coords)
-    tree["log_prior"] = from_dict({"log_prior": prior}, dims={}).children["log_prior"]
+    if whole:
+        tree["log_prior"] = from_dict({"log_prior": _log_priors(posterior)}, dims={}).children["log_prior"]
     rows, column = posterior.data.is_target, posterior.data.columns.value or "value"
     if rows.any():
         observed = {"observed_data": {column: posterior.data.value[rows]}}
-        if log_likelihood:
+        if log_likelihood and whole:
             observed["log_likelihood"] = {column: posterior.log_likelihood()}
         axis = row_axis(column)
         tree_of_rows = from_dict(observed, dims={column: [axis]}, coords={axis: np.flatnonzero(rows)})

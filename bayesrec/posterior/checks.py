@@ -76,27 +76,35 @@ def check_draws(
     model: Model,
     draws: Mapping[str, np.ndarray],
     stats: Mapping[str, np.ndarray],
+    moments: Mapping[str, tuple[np.ndarray, np.ndarray]],
     n_users: int,
     n_items: int,
     n_domains: int,
 ) -> None:
     """Every site of the model and no other, in the shape that the model and the data give it."""
+    found = set(draws) | set(moments)
     _need(
-        set(draws) == set(model.dims),
-        f"draws.npz has the sites {sorted(set(draws) - set(model.dims))} too many and lacks "
-        f"{sorted(set(model.dims) - set(draws))} of {model!r}",
+        found == set(model.dims) and not set(draws) & set(moments),
+        f"draws.npz has the sites {sorted(found - set(model.dims))} too many and lacks "
+        f"{sorted(set(model.dims) - found)} of {model!r}",
     )
     size = {"user": n_users, "item": n_items, "domain": n_domains, "source": n_domains - 1}
     size |= {"latent_component": model.rank + 1, "latent_component_bis": model.rank + 1}
     first = next(iter(draws.values())).shape[:2]
-    for name, axes in model.dims.items():
-        array = draws[name]
+    for name, array in draws.items():
+        axes = model.dims[name]
         words = ("chain", "draw", *axes)
         good = array.ndim == len(words) and array.shape[:2] == first and min(first) > 0 and array.dtype == np.float32
         _need(
             good and all(size.get(axis, n) == n for axis, n in zip(axes, array.shape[2:], strict=True)),
             f"draws of {name!r} have the shape {array.shape} and the dtype {array.dtype}, which do not fit "
             f"({', '.join(words)}) of {model!r} with {n_users} users, {n_items} items and {n_domains} domains",
+        )
+    for name, pair in moments.items():
+        shape = (first[0], *(size.get(axis, n) for axis, n in zip(model.dims[name], pair[0].shape[1:], strict=True)))
+        _need(
+            all(x.shape == shape for x in pair),
+            f"moments of {name!r} have the shapes {[x.shape for x in pair]}, not {shape}",
         )
     for name, array in stats.items():
         _need(array.shape == first, f"{name!r} in stats.npz has the shape {array.shape}, the draws {first}")

@@ -50,6 +50,9 @@ def identified(posterior: Posterior) -> dict[str, np.ndarray]:
             labels = [""] if scalar else [f"[{label}]" for label in names]
         for k, label in enumerate(labels):
             out[name + label] = array[..., k]
+    series = {name: np.asarray(x, dtype=np.float64) for name, x in posterior.stats.items()}
+    if set(posterior.draws) != set(posterior.model.dims):
+        return out | series  # no predictions without the draws of users and items
     user, item = probe_cells(posterior)
     domain = np.full(len(user), len(domains) - 1)
     rows = predictive.compact(posterior.model, posterior.draws, user, item, domain)
@@ -58,7 +61,7 @@ def identified(posterior: Posterior) -> dict[str, np.ndarray]:
     for k, (u, i) in enumerate(ids):
         cell = f"{i}, {u}" if posterior.data.columns.swapped else f"{u}, {i}"
         out[f"prediction[{cell}]"] = eta[..., k]
-    return out | {name: np.asarray(x, dtype=np.float64) for name, x in posterior.stats.items()}
+    return out | series
 
 
 def diagnostics(posterior: Posterior) -> pd.DataFrame:

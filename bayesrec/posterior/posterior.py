@@ -14,7 +14,8 @@ from scipy.special import logsumexp
 from bayesrec.data import Interactions
 from bayesrec.errors import DataError, NotFittedError
 from bayesrec.models.base import Batch, Model, Schema
-from bayesrec.posterior import arviz, convergence, fold, html, predictive, store
+from bayesrec.posterior import arviz, convergence, fold, html, predictive, store, summary
+from bayesrec.sources import SourcePrior
 
 __all__ = ["Posterior"]
 
@@ -36,6 +37,12 @@ class Posterior:
         Sizes and units.
     stats : dict of ndarray, (chain, draw)
         What the sampler reports: ``log_density`` of the training ratings.
+    moments : dict of (ndarray, ndarray)
+        Mean and sd, each (chain, *event), of the sites whose draws were not kept, ``Gibbs(keep=...)``. Factors rotate, so the
+        moments of different chains are not to be pooled.
+    watched : DataFrame or None
+        Of the rows of ``fit(watch=...)``: user, item[, domain], mean and sd as ``predict`` has them, log_score where there were
+        values, and rhat of the expected rating over the chains; from every draw, kept or not.
 
     Examples
     --------
@@ -56,6 +63,8 @@ class Posterior:
     data: Interactions
     schema: Schema
     stats: dict[str, np.ndarray] = field(default_factory=dict)
+    moments: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    watched: Any = None
 
     @property
     def n_chains(self) -> int:
@@ -69,10 +78,11 @@ class Posterior:
 
     def __repr__(self) -> str:
         size = sum(a.nbytes for a in self.draws.values()) / 2**20
+        place = " in files" if any(isinstance(a, np.memmap) for a in self.draws.values()) else ""
         sizes = {arviz.called(self, "user"): self.data.n_users, arviz.called(self, "item"): self.data.n_items}
         return (
             f"Posterior({self.model!r}, {self.n_chains} chains x {self.n_draws} draws, "
-            f"{sizes['user']} users, {sizes['item']} items, {size:.0f} MiB)"
+            f"{sizes['user']} users, {sizes['item']} items, {size:.0f} MiB{place})"
         )
 
     def _repr_html_(self) -> str:
@@ -82,6 +92,15 @@ class Posterior:
         """Raise NotFittedError if the ratings were left out when the posterior was saved."""
         if not len(self.data):
             raise NotFittedError(f"{purpose} needs the training ratings, and this posterior was saved with data=False.")
+
+    def require_draws(self, purpose: str) -> None:
+        """Raise NotFittedError if the draws of a site were not kept."""
+        missing = [name for name in self.model.dims if name not in self.draws]
+        if missing:
+            raise NotFittedError(
+                f"{purpose} needs the draws of {missing}, which Gibbs(keep={self.method.keep!r}) left out. Fit with keep=None, or "
+                "name the rows in fit(watch=...), whose predictions gather while the chains run."
+            )
 
     def predict(self, frame: Any, level: float = 0.9) -> Any:
         """Predict new ratings, parameters and noise included.
@@ -116,6 +135,7 @@ class Posterior:
         """
         if not 0.0 < level < 1.0:
             raise DataError(f"level must lie strictly between 0 and 1, not {level!r}")
+        self.require_draws("predict")
         batch = self.data.encode(frame)
         center, scale = self.schema.center[batch.domain], self.schema.scale[batch.domain]
         out = np.empty((4, len(batch)))
@@ -151,6 +171,7 @@ class Posterior:
             Log density of all rows of a user at once. The rows of an unknown user share a vector, which is
             integrated out, domain by domain.
         """
+        self.require_draws("log_score")
         batch = self.data.encode(frame, need_value=True)
         value = self.schema.standardise(np.asarray(batch.value), batch.domain)
         constant = -0.5 * np.log(2.0 * np.pi) - np.log(self.schema.scale[batch.domain])
@@ -177,6 +198,7 @@ class Posterior:
         Users and items are the caller's. All unknown users have the same draws, each that of a user taken from the
         population. Internal.
         """
+        self.require_draws("ranking")
         domain, users = np.full(len(items), self.schema.n_domains - 1), np.full(len(items), user)
         first, second = (items, users) if self.data.columns.swapped else (users, items)
         rows = predictive.compact(self.model, self.draws, first, second, domain)
@@ -187,6 +209,7 @@ class Posterior:
 
     def draw(self, chain: int, draw: int, users: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """One draw as a state (float64), with the user axis cut down to ``users`` (codes) if given."""
+        self.require_draws("this")
         state = {}
         for name, array in self.draws.items():
             value, axes = array[chain, draw].astype(np.float64), self.model.dims[name]
@@ -202,6 +225,7 @@ class Posterior:
     def log_likelihood(self) -> np.ndarray:
         """Log density of every target row of the training data given each draw, (chain, draw, row)."""
         self.require_data("log_likelihood")
+        self.require_draws("log_likelihood")
         data = self.data.mask(self.data.is_target)
         codes = [torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain)]
         value = torch.from_numpy(self.schema.standardise(data.value, data.domain)).float()
@@ -238,7 +262,71 @@ class Posterior:
         DataError
             A user who is known already; the message names the id.
         """
+        self.require_draws("fold_in")
         return fold.fold_in(self, frame, seed)
+
+    def as_prior(
+        self, side: str = "user", privacy: tuple[float, float, float] | None = None, seed: int | None = None
+    ) -> SourcePrior:
+        """Summarise a source for use in the fit of a target: a mean and a covariance for each user. Provisional.
+
+        The sequential mode: the source is fitted alone, its summary crosses over and its ratings stay behind. The
+        user's vector is whitened by the population of each draw, all draws are turned to one orientation (generalised
+        Procrustes on the items), and the moments are those of the vector given everything else in a draw, averaged over
+        draws. Component 0 is what the user adds to an average rating.
+
+        Parameters
+        ----------
+        side : {"user", "item"}
+            The side whose ids are shared between domains: "item" for a fit of data with ``shared="items"``.
+        privacy : (epsilon, delta, clip), optional
+            Adds noise to what each user's ratings contribute (the Gaussian mechanism, calibrated exactly), and counts it
+            as uncertainty. Residuals are clipped to ``clip``, in sds of the source's ratings. *Protected* is one rating
+            of a user, its item and its value: the published moments of this user are (epsilon, delta)-indistinguishable
+            from those with another rating in its place. *Not protected*, and taken as public: items, hyperparameters
+            and noise, which were learned from the ratings (posterior means over all draws; each further version of the
+            items would spend the budget again); how many ratings a user and an item have; that a user is in the source.
+            All ratings of a user together are not hidden. Every call spends the budget anew, and the noise is not
+            hardened against attacks on the last bits of its floating-point numbers.
+        seed : int, optional
+            Seed of that noise. None takes it from the operating system. Who knows the seed can subtract the noise.
+
+        Returns
+        -------
+        SourcePrior
+            Users with ratings only.
+
+        Raises
+        ------
+        DataError
+            A side that is not shared, a model other than PMF, draws that random factors would match as well, a budget
+            that is not positive.
+        NotFittedError
+            A posterior that was saved without its ratings.
+
+        Warns
+        -----
+        ConvergenceWarning
+            A chain that found other factors than the rest: less than half of the variance of its item designs is
+            explained by theirs.
+
+        References
+        ----------
+        Posterior propagation in matrix factorisation: `qin2019`. The analytic Gaussian mechanism: Balle and Wang (2018),
+        "Improving the Gaussian Mechanism for Differential Privacy".
+
+        Examples
+        --------
+        >>> import bayesrec as br
+        >>> frame, _ = br.data.synthetic.cross_domain(n_users=50, n_items=(20, 10), n_ratings=(12, 4), rank=1)
+        >>> book = frame[frame.domain == "source"].drop(columns="domain")
+        >>> data = br.Interactions.from_frame(book, target="book", domain=None, value="value")
+        >>> posterior = br.fit(br.models.PMF(rank=1), data, br.Gibbs(draws=50, warmup=50, chains=2), progress=False)
+        >>> prior = posterior.as_prior("user")
+        >>> prior, prior.mean.shape, prior.cov.shape
+        (SourcePrior('book', 50 users, rank 1), (50, 2), (50, 2, 2))
+        """
+        return summary.as_prior(self, side, privacy, seed)
 
     def to_datatree(self, log_likelihood: bool = True) -> Any:
         """ArviZ: groups posterior, log_likelihood (target rows), log_prior, observed_data and sample_stats.

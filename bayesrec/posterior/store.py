@@ -88,6 +88,11 @@ def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:
     data, schema = posterior.data, posterior.schema
     rows = data if keep_data else data.mask(np.zeros(len(data), dtype=bool))
     groups: dict[str, dict[str, Any]] = {"draws": posterior.draws, "stats": posterior.stats, "ratings": _ratings(rows)}
+    if posterior.moments:
+        parts = zip(("mean", "sd"), zip(*posterior.moments.values(), strict=True), strict=True)
+        groups["moments"] = {
+            f"{what}/{name}": x for what, some in parts for name, x in zip(posterior.moments, some, strict=True)
+        }
     for name, arrays in groups.items():
         np.savez(folder / f"{name}.npz", **arrays)
     np.savez(folder / "schema.npz", item_domain=schema.item_domain.numpy(), center=schema.center, scale=schema.scale)
@@ -166,7 +171,9 @@ def _read(folder: Path, meta: dict[str, Any], methods: Mapping[str, type]) -> di
     model, method = unpack(meta["model"], known), unpack(meta["method"], known)
     checks.check_objects(model, method, methods.values())
     draws, stats = arrays("draws.npz"), arrays("stats.npz")
-    checks.check_draws(model, draws, stats, meta["n_users"], meta["n_items"], len(domains))
+    parts = arrays("moments.npz") if "moments.npz" in meta["files"] else {}
+    moments = {key[5:]: (x, parts[f"sd/{key[5:]}"]) for key, x in parts.items() if key.startswith("mean/")}
+    checks.check_draws(model, draws, stats, moments, meta["n_users"], meta["n_items"], len(domains))
     data = Interactions(
         user=ratings["user"],
         item=ratings["item"],
@@ -182,6 +189,7 @@ def _read(folder: Path, meta: dict[str, Any], methods: Mapping[str, type]) -> di
     return {
         "draws": draws,
         "stats": stats,
+        "moments": moments,
         "model": model,
         "method": method,
         "data": data,
