@@ -62,6 +62,8 @@ class Table:
         Number of ratings; what a user never rated is a leaf of the model and informs no hyperparameter.
     workers : Workers
         Threads that share the rows of one update.
+    user_ids : pandas.Index, optional
+        Ids of the users.
 
     Codes and cells are int32, values float64.
     """
@@ -80,9 +82,10 @@ class Table:
     item_cell: np.ndarray
     count: np.ndarray
     workers: Workers = ALONE
+    user_ids: Any = None
 
     @classmethod
-    def build(cls, user, item, domain, value, *, n_users, n_items, item_domain, n_domains) -> Table:
+    def build(cls, user, item, domain, value, *, n_users, n_items, item_domain, n_domains, user_ids=None) -> Table:
         """Sort ratings given as code arrays (rating,) and standardised values (rating,)."""
         if n_domains * n_users > CELLS:
             raise DataError(f"{n_users} users in {n_domains} domains are more than {CELLS} cells; split the data.")
@@ -100,6 +103,7 @@ class Table:
             user_ptr=np.concatenate([[0], np.cumsum(size.T)]),
             item_ptr=np.concatenate([[0], np.cumsum(np.bincount(item, minlength=n_items))]),
             count=size,
+            user_ids=user_ids,
             **out,
         )
 
@@ -184,7 +188,7 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
     Parameters
     ----------
     given : tuple of ndarray, optional
-        Precision (source, user, R, R) and linear term (source, user, R) of the first sources, which have no ratings here.
+        Precision (source, user, R, R) and linear term (source, user, R) that add to what the source rows say.
 
     Returns
     -------

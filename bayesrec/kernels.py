@@ -205,9 +205,9 @@ def transfer_rows(
     """Draw (gate, theta, phi) of users first..last jointly; returns failures and rows that needed jitter.
 
     The ratings of user ``u`` in domain ``d`` are ``indptr[u * D + d] .. indptr[u * D + d + 1]``; the target is the
-    last domain. Source ``k < G``, the first ones, has no ratings but is given as natural parameters ``given`` (G, user, R, R)
-    and ``given_linear`` (G, user, R) of what its rows say of phi. ``off[k]`` is the prior probability that source ``k``'s
-    gate is off (``gated`` False: never off).
+    last domain. ``given`` (source, user, R, R) and ``given_linear`` (source, user, R), or arrays without a source, add to what
+    the source rows say of phi: natural parameters. ``off[k]`` is the prior probability that source ``k``'s gate is off
+    (``gated`` False: never off).
     Given the gates, all phi are integrated out of theta's prior one after another: phi_k has precision ``P + G + W' T W``,
     P its prior's, G its rows' where the gate is on (0 where it is off), T theta's precision so far. The gates are drawn with
     theta and all phi integrated out, then theta with all phi integrated out, then one phi after another, the last first.
@@ -217,7 +217,7 @@ def transfer_rows(
     n = multiple(size)
     n_sources = maps.shape[0]
     n_given = given.shape[0]
-    n_domains = n_sources - n_given + 1
+    n_domains = n_sources + 1
     factors, bias = padded(item)
     memory = room(factors.shape[1])
     inverse = np.empty(LANES)
@@ -265,26 +265,24 @@ def transfer_rows(
         before[:] = gate[:, u]
         # what each source says of its own factors, and what the target rows say of theta
         for k in range(n_sources):
-            has[k] = False
-            if k < n_given:
+            row = u * n_domains + k
+            has[k] = indptr[row + 1] > indptr[row]
+            if n_given > 0:
                 for i in range(size):
-                    has[k] |= given[k, u, i, i] != 0.0
-            else:
-                row = u * n_domains + k - n_given
-                has[k] = indptr[row + 1] > indptr[row]
+                    for j in range(size):
+                        has[k] |= given[k, u, i, j] != 0.0
             if not has[k]:
                 continue
             precision[k] = 0.0
             linear[k] = 0.0
             for i in range(n):
                 precision[k, i, i] = prior[k, i]
-            if k < n_given:
+            if n_given > 0:
                 precision[k, :size, :size] += given[k, u]
                 linear[k, :size] = given_linear[k, u]
-            else:
-                accumulate(
-                    indptr[row], indptr[row + 1], index, value, weight, factors, bias, memory, precision[k], linear[k]
-                )
+            accumulate(
+                indptr[row], indptr[row + 1], index, value, weight, factors, bias, memory, precision[k], linear[k]
+            )
         start = indptr[u * n_domains + n_domains - 1]
         stop = indptr[u * n_domains + n_domains]
         gram[:, :] = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -117,6 +118,16 @@ class SourcePrior:
     def rank(self) -> int:
         """Number of factors, the bias not counted."""
         return self.mean.shape[1] - 1
+
+    @cached_property
+    def natural(self) -> tuple[np.ndarray, np.ndarray]:
+        """Precision (user, R, R) and linear term (user, R). Internal."""
+        precision = np.linalg.inv(self.cov)
+        return precision, (precision @ self.mean[..., None])[..., 0]
+
+    def places(self, ids: pd.Index) -> np.ndarray:
+        """Where some ids stand among the users, int (id,); -1 for ids that are not there. Internal."""
+        return self.users.get_indexer(pd.Index(ids, dtype=object if self.users.dtype == object else None))
 
     def __len__(self) -> int:
         return len(self.users)

@@ -35,12 +35,12 @@ SEED, ALPHA = 0, 0.05
 VERDICTS = ("positive", "undetermined", "negative")
 
 # Simulation-based calibration: the method, L, the design, rank and likelihood of the models, replications. Spreads near
-# zero move slowly: Gibbs takes some sixty sweeps to forget where they were, NUTS hundreds of gradients.
+# zero move slowly: Gibbs takes some hundred sweeps to forget where they were, NUTS hundreds of gradients.
 SMALL = {"n_users": 10, "n_items": (8, 8), "n_ratings": (6, 6), "rank": 1, "n_cold": 1}
 TINY = {"n_users": 5, "n_items": (4, 4), "n_ratings": (3, 3), "rank": 1, "n_cold": 1}
 ONE_NOISE = br.Gaussian(user_noise=False)
 SBC = {
-    "Gibbs": (br.Gibbs(draws=99, warmup=300, thin=60, chains=1, threads=1), 99, SMALL, 2, br.Gaussian(), 500),
+    "Gibbs": (br.Gibbs(draws=99, warmup=300, thin=100, chains=1, threads=1), 99, SMALL, 2, br.Gaussian(), 500),
     "SVI": (br.SVI(steps=500, draws=99, chains=1), 99, SMALL, 2, br.Gaussian(), 200),
     "NUTS": (br.NUTS(draws=95, warmup=100, chains=1, max_tree_depth=6), 19, TINY, 1, ONE_NOISE, 100),
 }

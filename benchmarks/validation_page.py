@@ -132,8 +132,10 @@ def _markdown(table: pd.DataFrame) -> str:
 def _number(x: Any) -> str:
     if isinstance(x, (bool, np.bool_)):
         return "yes" if x else "**no**"
-    if float(x).is_integer() and abs(x) != 0:
+    if float(x).is_integer():
         return f"{x:.0f}"
+    if abs(x) < 5e-5:
+        return "< .0001"
     digits = 1 if abs(x) >= 10 else 4 if abs(x) < 0.1 else 3
     return f"{x:.{digits}f}".replace("0.", ".", 1) if abs(x) < 1 else f"{x:.{digits}f}"
 

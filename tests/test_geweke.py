@@ -38,6 +38,9 @@ MODELS = {
     "TransferMF biases": (br.models.TransferMF(rank=RANK, transfers="biases"), 1),
     "TransferMF factors": (br.models.TransferMF(rank=RANK, transfers="factors"), 1),
     "TransferMF two": (br.models.TransferMF(rank=RANK), 2),
+    "TransferMF ard": (br.models.TransferMF(rank=RANK, prior_family="ard", gate_prior=(2.0, 3.0)), 1),
+    "TransferMF horseshoe": (br.models.TransferMF(rank=RANK, prior_family="horseshoe", shrinkage=2.0), 2),
+    "TransferMF commensurate": (br.models.TransferMF(rank=RANK, prior_family="commensurate", shrinkage=2.0), 1),
     "TransferMF open two": (br.models.TransferMF(rank=RANK, gate=False), 2),
 }
 DEFAULT, SLOW = list(MODELS)[:3], list(MODELS)[3:]
@@ -103,13 +106,34 @@ def carried(model, maps):
     return out
 
 
+def whole_maps(model, x):
+    """The maps that take part; the identity where a model has none."""
+    if "map" in x:
+        return carried(model, x["map"])
+    n, n_sources, _, size = x["source_vector"].shape
+    return np.broadcast_to(np.eye(size), (n, n_sources, size, size))
+
+
+def map_sd(model, x):
+    """Prior sd of every entry of the maps, and the learned scales that it is made of."""
+    part = np.pad(np.ones((RANK, RANK), dtype=int), (1, 0), constant_values=2)
+    part[0, 0] = 0
+    base = model.shrinkage * np.array([0.5, 0.6 / RANK**0.5, 0.2 / RANK**0.5])[part]
+    if model.prior_family == "normal":
+        return x["map_scale"][..., part], {"map_scale": 3 * x["map_scale"]}
+    if model.prior_family == "ard":
+        return x["map_scale"][..., None, :] * base, {"map_scale": x["map_scale"]}
+    scales = {name: x[name] for name in ("map_global_scale", "map_local_scale")}
+    return scales["map_global_scale"][..., None, None] * scales["map_local_scale"] * base, scales
+
+
 def augment(x, model, rng):
     """Gates and phi_used from their conditional given theta, phi and hyperparameters, which completes the joint draw.
 
     Exact and written independently of the package: running the block "users" first instead would be valid only if
     that block were right, which is what is to be tested. Configurations by Bayes' rule, copies by Matheron's rule.
     """
-    phi, maps, sd, gated = x["source_vector"], carried(model, x["map"]), source_sd(x), model.gate
+    phi, maps, sd, gated = x["source_vector"], whole_maps(model, x), source_sd(x), model.gate
     n, n_sources, n_users, _ = phi.shape
     rest = x["user_vector"] - x["user_mean"][:, None]
     shift, spread = np.einsum("nkij,nkuj->nkui", maps, phi), np.einsum("nkij,nkj,nklj->nkil", maps, sd**2, maps)
@@ -141,7 +165,7 @@ def world(name):
     with torch.random.fork_rng(devices=[]), pyro.poutine.block(), pyro.plate("replication", N, dim=-1):
         torch.manual_seed(0)
         x = {site: value.double().numpy() for site, value in model.prior(schema).items()}
-    if "map" in x:
+    if "source_vector" in x:
         x = augment(x, model, rng)
     value = eta(table, x) + noise_sd(table, x) * rng.standard_normal((N, len(table.user_of)))
     return World(model, table, x, value)
@@ -181,27 +205,30 @@ def features(w, x, leaves):
     bounded(out, "noise", np.log(x["noise"]))
     out["noise shared"] = np.tanh(np.log(x["noise"])).prod(1)
     theta = x["user_vector"]
-    if "map" in x:
+    if "source_vector" in x:
         used, both = x["phi_used"], (table.count[:-1] > 0) & (table.count[-1] > 0)
         in_source, own = seen[:-1], x["source_vector"] / source_sd(x)[:, :, None]
-        theta = theta - np.einsum("nkij,nkuj->nui", carried(w.model, x["map"]), used)
+        theta = theta - np.einsum("nkij,nkuj->nui", whole_maps(w.model, x), used)
         moments(out, "phi", own, in_source)
-        part = np.pad(np.ones((RANK, RANK), dtype=int), (1, 0), constant_values=2)
-        part[0, 0] = 0
         copy = used / source_sd(x)[:, :, None]
         for k in range(RANK + 1):
             new = ~x["on"] & in_target if leaves else in_target & ~(x["on"] & in_source)
             out[f"copy{k}"], out[f"copy{k} squared"] = ((new * copy[..., k] ** p).sum((1, 2)) for p in (1, 2))
-        for p in range(3):
-            moments(out, f"map{p} ", (x["map"] / x["map_scale"][..., part])[..., part == p][..., None])
-        bounded(out, "map_scale", np.log(x["map_scale"] * 3))
+        if "map" in x:
+            sd, scales = map_sd(w.model, x)
+            z = x["map"] / sd
+            for name, entries in (("bias", z[..., :1, 0]), ("factor", z[..., 1:, 1:]), ("row", z[..., 0, 1:])):
+                moments(out, f"map {name}", entries.reshape(len(z), -1, 1))
+            moments(out, "map column", z[..., 1:, 0].reshape(len(z), -1, 1))
+            for name, scale in scales.items():
+                bounded(out, name, np.log(scale))
         bounded(out, "source_bias", np.log(x["source_bias_scale"] * 2))
         on = x["on"] if leaves else x["on"][:, both]
         out["on"] = on.reshape(len(theta), -1).mean(1)
         if "gate" in x:
             bounded(out, "gate", 3 * x["gate"])
             out["gate agrees"] = out["on"] * x["gate"].mean(1)
-    active = in_target if "map" in x else (table.count.sum(0) > 0) | leaves
+    active = in_target if "source_vector" in x else (table.count.sum(0) > 0) | leaves
     z = theta - x["user_mean"][:, None]
     z = np.linalg.solve(np.linalg.cholesky(x["user_cov"])[:, None], z[..., None])[..., 0]
     moments(out, "user", z, active)
@@ -276,7 +303,7 @@ def cases(names, mark=()):
         model, n_sources = MODELS[name]
         for block in model.blocks(design(n_sources + 1)):
             faults = FAULTS[block.name]
-            if block.name == "users" and "map" in model.dims:
+            if block.name == "users" and "source_vector" in model.dims:
                 faults = FAULTS["transfer users"] + FAULTS["gated users"] * model.gate
             for fault in [None, *(faults[:1] if name == "CollectiveMF" else faults)]:  # it shares its blocks with PMF
                 if not callable(fault) or model.gate:  # without gates these states are as they should be

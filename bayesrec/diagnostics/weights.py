@@ -132,6 +132,8 @@ def relevance(posterior: Posterior, draws: int = 100) -> Any:
     mean = np.asarray(total) / max(count, 1)
     own = np.bincount(data.user[data.is_target], minlength=data.n_users)
     pairs = np.unique(np.stack([data.domain, data.user], axis=1)[~data.is_target], axis=0)
+    if getattr(posterior.model, "source", None) is not None:  # no rows: whom the source prior knows
+        pairs = np.argwhere(~np.isnan(mean))
     source, user = pairs[:, 0], pairs[:, 1]
     name = data.columns.domain or "domain"
     table = {
@@ -165,6 +167,7 @@ def _informants(posterior: Posterior, users: np.ndarray, draws: int) -> Iterator
         n_items=data.n_items,
         item_domain=posterior.schema.item_domain.numpy(),
         n_domains=posterior.schema.n_domains,
+        user_ids=data.users.decode(users),
     )
     n = posterior.n_chains * posterior.n_draws
     for s in np.unique(np.linspace(0, n - 1, min(draws, n)).astype(int)):

@@ -133,7 +133,7 @@ class Gibbs(Method):
             chain.kept, chain.watch = kept.chains[c], watches[c] if watches else None
         goal, most = self.draws, self.max_draws or self.draws
         if checkpoint is not None:
-            same = fingerprint(model, replace(self, threads=None, memory=None), seed, *_columns(data), *_columns(watch))
+            same = fingerprint(model, *_prior(model), replace(self, threads=None, memory=None), seed, *_columns(data), *_columns(watch))
             _restore(chains, kept, [ChainFile(checkpoint, c, same) for c in range(self.chains)])
         interrupted, reached = False, True
 
@@ -184,6 +184,12 @@ class Gibbs(Method):
 def _columns(rows: Interactions | Batch | None) -> list[Any]:
     """What a fingerprint takes of some rows."""
     return [] if rows is None else [rows.user, rows.item, rows.domain, rows.value]
+
+
+def _prior(model: Model) -> list[Any]:
+    """What a fingerprint takes of a source prior, whose repr is short."""
+    source = getattr(model, "source", None)
+    return [] if source is None else [source.users.tolist(), source.mean, source.cov]
 
 
 def _restore(chains: list[Chain], kept: Kept, files: list[ChainFile]) -> None:

@@ -31,6 +31,8 @@ class Schema:
     item_domain : Tensor of int, (item,)
     center, scale : ndarray, (domain,)
         Mean and sd of each domain's training ratings: models work on ``(value - center) / scale``.
+    user_ids : pandas.Index, optional
+        Ids of the users, for models that know something of single users beforehand.
     """
 
     n_users: int
@@ -39,6 +41,7 @@ class Schema:
     item_domain: Tensor
     center: np.ndarray
     scale: np.ndarray
+    user_ids: Any = None
 
     @classmethod
     def of(cls, data: Interactions) -> Schema:
@@ -49,7 +52,8 @@ class Schema:
             if len(value):
                 center[code], scale[code] = value.mean(), value.std() or 1.0
         item_domain = torch.from_numpy(np.array(data.item_domain))
-        return cls(data.n_users, data.n_items, data.domains, item_domain, center, scale)
+        ids = data.users.decode(np.arange(data.n_users))
+        return cls(data.n_users, data.n_items, data.domains, item_domain, center, scale, ids)
 
     @property
     def n_domains(self) -> int:
@@ -71,6 +75,7 @@ class Schema:
             n_items=data.n_items,
             item_domain=self.item_domain.numpy(),
             n_domains=self.n_domains,
+            user_ids=self.user_ids,
         )
 
 

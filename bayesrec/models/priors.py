@@ -89,12 +89,12 @@ def item_prior(schema: Any, rank: int) -> Latents:
     }
 
 
-def population_prior(rank: int) -> Latents:
-    """Sample the mean and covariance of the users' vectors."""
+def population_prior(rank: int, factor: float = 1.0) -> Latents:
+    """Sample the mean and covariance of the users' vectors; ``factor`` multiplies the scales of the covariance."""
     spread = tensor(mean_scale(rank))
     return {
         "user_mean": pyro.sample("user_mean", dist.Normal(torch.zeros(rank + 1), spread).to_event(1)),
-        "user_cov": pyro.sample("user_cov", HuangWand(tensor(user_scale(rank)))),
+        "user_cov": pyro.sample("user_cov", HuangWand(tensor(factor * user_scale(rank)))),
     }
 
 

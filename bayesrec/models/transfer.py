@@ -16,15 +16,18 @@ from bayesrec import conjugate
 from bayesrec.blocks import Block, State, remembered
 from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
+from bayesrec.data.silent import with_silent_source
 from bayesrec.distributions import gated_normal, half_t
 from bayesrec.errors import DataError
 from bayesrec.likelihoods import Latents
-from bayesrec.models import priors
+from bayesrec.models import priors, sequential
 from bayesrec.models.base import Batch, Informants, Model, Population, Schema
+from bayesrec.models.gates import informants
+from bayesrec.models.maps import FAMILIES, MapPrior
+from bayesrec.sources import SourcePrior
 
 __all__ = ["TransferMF"]
 
-GATE_PRIOR = (1.0, 4.0)  # Beta prior of the share of users for whom a source is irrelevant
 SOURCE_BIAS_SCALE = 0.5
 PARTS = {"all": (True, True, True), "biases": (True, False, False), "factors": (False, True, False)}
 
@@ -51,27 +54,75 @@ class TransferMF(Model):
         What the map may carry: everything, only a user's bias to their bias, or only factors to factors. The entries
         that are left out take no part, and their draws are those of their prior.
 
+    prior_family : {"normal", "ard", "horseshoe", "commensurate"}
+        What the source is shrunk to. The first three shrink a free map to zero, no transfer: with a scale for each part of
+        the map, for each source component, or for each entry. "commensurate" has no map: ``theta_u = m + phi_u + eps``, and
+        ``eps`` is shrunk to zero, pooling (Hobbs et al. 2011).
+    shrinkage : float
+        Multiplies the scales of that prior; below 1 shrinks more.
+    gate_prior : tuple of float
+        Beta prior (irrelevant, relevant) of the share of users for whom a source is irrelevant.
+    source : SourcePrior, optional
+        What a source posterior says of each user, from ``posterior.as_prior("user")``, in the place of source ratings: the
+        sequential mode. Only target rows are fitted, no raw source rating is needed, and the users of the prior are known.
+
     Examples
     --------
     >>> TransferMF(rank=2).dims["map"]
     ('source', 'latent_component', 'latent_component_bis')
+    >>> TransferMF(prior_family="commensurate", shrinkage=0.5).gate
+    True
     """
 
     gate: bool = True
     transfers: str = "all"
+    prior_family: str = "normal"
+    shrinkage: float = 1.0
+    gate_prior: tuple[float, float] = (1.0, 4.0)
+    source: SourcePrior | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.transfers not in PARTS:
-            raise DataError(f"transfers must be one of {', '.join(map(repr, PARTS))}, not {self.transfers!r}")
+        for name, known in (("transfers", tuple(PARTS)), ("prior_family", FAMILIES)):
+            if getattr(self, name) not in known:
+                raise DataError(f"{name} must be one of {', '.join(map(repr, known))}, not {getattr(self, name)!r}")
+        object.__setattr__(self, "shrinkage", _positive("shrinkage", self.shrinkage))
+        if not isinstance(self.gate_prior, (tuple, list)) or len(self.gate_prior) != 2:
+            raise DataError(f"gate_prior must be two numbers above 0, not {self.gate_prior!r}")
+        object.__setattr__(self, "gate_prior", tuple(_positive("gate_prior", x) for x in self.gate_prior))
+        if self.source is not None and not isinstance(self.source, SourcePrior):
+            raise DataError(f"source must be a SourcePrior, from posterior.as_prior('user'), not {self.source!r}")
+        if self.source is not None and self.prior_family == "commensurate":
+            raise DataError("prior_family='commensurate' needs source ratings: a source prior is whitened, and its unit is lost")
+        if self.source is not None and self.source.rank != self.rank:
+            raise DataError(
+                f"the source prior has rank {self.source.rank}, the model {self.rank}; give both the same rank"
+            )
+
+    @property
+    def map_prior(self) -> MapPrior:
+        """The prior of the maps."""
+        return MapPrior(self.prior_family, self.rank, self.shrinkage)
 
     def _used(self) -> np.ndarray:
         """Which entries of a map take part, bool (R, R)."""
-        return np.array(PARTS[self.transfers])[_map_parts(self.rank + 1)]
+        return np.array(PARTS[self.transfers])[self.map_prior.parts]
 
     def _maps(self, latents: Latents) -> Tensor:
         """The maps with zeros where an entry takes no part, (..., source, R, R)."""
-        return latents["map"] * torch.from_numpy(self._used()).to(latents["map"].dtype)
+        used = torch.from_numpy(self._used())
+        if "map" in latents:
+            return latents["map"] * used.to(latents["map"].dtype)
+        return (used & torch.eye(self.rank + 1, dtype=torch.bool)).to(latents["user_mean"].dtype).unsqueeze(-3)
+
+    def _state_maps(self, state: State, n_sources: int) -> np.ndarray:
+        """The same of a state, (source, R, R)."""
+        size = self.rank + 1
+        return state.get("map", np.tile(np.eye(size), (n_sources, 1, 1))) * self._used()
+
+    def view(self, data: Interactions) -> Interactions:
+        """Return the data, or with a source prior the target rows and all its users."""
+        return data if self.source is None else with_silent_source(data, self.source.name, self.source.users)
 
     @property
     def latent_dims(self) -> dict[str, tuple[str, ...]]:
@@ -79,19 +130,17 @@ class TransferMF(Model):
         return (
             priors.ITEM_DIMS
             | priors.POPULATION_DIMS
-            | {
-                "source_bias_scale": ("source",),
-                "source_vector": ("source", "user", "latent_component"),
-                "map_scale": ("source", "map_part"),
-                "map": ("source", "latent_component", "latent_component_bis"),
-                "user_vector": ("user", "latent_component"),
-            }
+            | ({} if self.source is not None else {"source_bias_scale": ("source",)})
+            | {"source_vector": ("source", "user", "latent_component"), "user_vector": ("user", "latent_component")}
+            | self.map_prior.dims
             | ({"gate": ("source",)} if self.gate else {})
         )
 
     def check(self, data: Interactions) -> None:
         """Refuse data without a source or without shared users."""
         super().check(data)
+        if self.source is not None:
+            return sequential.check(self.source, data)
         if data.is_target.all():
             raise DataError(
                 f"TransferMF needs source rows: every row belongs to the target {data.target!r}. "
@@ -106,17 +155,19 @@ class TransferMF(Model):
     def prior(self, schema: Schema) -> Latents:
         """Sample items, sources, maps, gates, the target's users and the likelihood's latents."""
         size, n_sources, n_users = self.rank + 1, schema.n_domains - 1, schema.n_users
-        out = priors.item_prior(schema, self.rank) | priors.population_prior(self.rank)
-        bias = half_t(SOURCE_BIAS_SCALE, shape=(n_sources,))
-        out["source_bias_scale"] = pyro.sample("source_bias_scale", bias)
-        scale = _source_scale(out, size).unsqueeze(-2).expand(out["source_bias_scale"].shape + (n_users, size))
-        out["source_vector"] = pyro.sample("source_vector", dist.Normal(torch.zeros_like(scale), scale).to_event(3))
-        spread = half_t(priors.tensor(_map_scale(self.rank)), shape=(n_sources, 3))
-        out["map_scale"] = pyro.sample("map_scale", spread)
-        sd = _spread_map_scale(out["map_scale"], size)
-        out["map"] = pyro.sample("map", dist.Normal(torch.zeros_like(sd), sd).to_event(3))
+        out = priors.item_prior(schema, self.rank) | priors.population_prior(self.rank, self.map_prior.discrepancy)
+        if self.source is None:
+            bias = half_t(SOURCE_BIAS_SCALE, shape=(n_sources,))
+            out["source_bias_scale"] = pyro.sample("source_bias_scale", bias)
+            scale = _source_scale(out, size).unsqueeze(-2).expand(out["source_bias_scale"].shape + (n_users, size))
+            out["source_vector"] = pyro.sample("source_vector", dist.Normal(torch.zeros_like(scale), scale).to_event(3))
+        else:
+            out["source_vector"] = pyro.sample(
+                "source_vector", sequential.distribution(self.source, schema.user_ids, n_users)
+            )
+        out |= self.map_prior.sample(n_sources)
         if self.gate:
-            off, on = (torch.full((n_sources,), c) for c in GATE_PRIOR)
+            off, on = (torch.full((n_sources,), c) for c in self.gate_prior)
             out["gate"] = pyro.sample("gate", dist.Beta(off, on).to_event(1))
         out["user_vector"] = pyro.sample("user_vector", self._users(out, n_sources))
         return out | self.likelihood.prior(schema)
@@ -185,13 +236,13 @@ class TransferMF(Model):
             "user_mean": np.zeros(size),
             "user_cov": 0.3 * np.eye(size),
             "source_vector": phi,
-            "source_bias_scale": np.full(n_sources, 0.5),
-            "map": np.tile(0.7 * np.eye(size), (n_sources, 1, 1)),
-            "map_scale": np.tile(_map_scale(self.rank), (n_sources, 1)),
             "gate": np.full(n_sources, 0.2),
             "phi_used": phi.copy(),
             "on": np.ones((n_sources, table.n_users), dtype=bool),
         }
+        if self.source is None:
+            state["source_bias_scale"] = np.full(n_sources, 0.5)
+        state |= self.map_prior.start(n_sources)
         return priors.item_start(table, self.rank, rng) | self.likelihood.start(table, rng) | state
 
     def blocks(self, table: Table) -> list[Block]:
@@ -199,21 +250,23 @@ class TransferMF(Model):
         rank, likelihood = self.rank, self.likelihood
         size, n_sources, n_users = rank + 1, table.n_domains - 1, table.n_users
         in_target = table.count[-1] > 0
-        in_source = table.count[:-1] > 0
+        given = sequential.given(self.source, table.user_ids, n_users)
+        in_source = sequential.known(table, given)
+        maps_prior = self.map_prior
         prior_mean_precision = 1.0 / priors.mean_scale(rank)[None] ** 2
-        parts, used_entries = _map_parts(size), self._used()
+        used_entries = self._used()
         intercept = np.ones((1, size), dtype=bool)
         free = np.concatenate([intercept, np.tile(used_entries.T, (n_sources, 1))])
 
         def users(state: State, rng: np.random.Generator) -> State:
             value, weight = likelihood.working(state, table, "user")
             scale = np.ones((n_sources, size))
-            scale[:, 0] = state["source_bias_scale"]
+            scale[:, 0] = state.get("source_bias_scale", 1.0)
             off = state["gate"] if self.gate else np.zeros(n_sources)
             on = state.get("on", np.ones((n_sources, n_users), dtype=bool))
             return conjugate.transfer_rows(
                 table, value, weight, state["item_vector"], scale, state["user_mean"], state["user_cov"],
-                state["map"] * used_entries, off, on, self.gate, rng,
+                self._state_maps(state, n_sources), off, on, self.gate, rng, given,
             )  # fmt: skip
 
         def stacked(state: State) -> np.ndarray:
@@ -221,25 +274,28 @@ class TransferMF(Model):
 
         def population(state: State, rng: np.random.Generator) -> State:
             # Users without target rows are leaves of this regression: nothing is known of their theta but its prior.
-            columns = [np.ones((in_target.sum(), 1)), *(used[in_target] for used in state["phi_used"])]
-            design = np.concatenate(columns, axis=1)
+            used = state["phi_used"][:, in_target]
+            columns, spread = [np.ones((in_target.sum(), 1))], [prior_mean_precision]
             response = state["user_vector"][in_target]
-            spread = [1.0 / scales[parts].T ** 2 for scales in state["map_scale"]]
-            precision = np.concatenate([prior_mean_precision, *spread])
-            coefficients = conjugate.regression(design, response, state["user_cov"], precision, rng, free)
-            residual = response - design @ coefficients
-            cov = conjugate.huang_wand_covariance(
-                state["user_cov"], residual.T @ residual, len(residual), priors.user_scale(rank), rng
+            if maps_prior.dims:
+                columns, sd = [*columns, *used], maps_prior.sd(state)
+                spread += [1.0 / np.maximum(one, 1e-100).T ** 2 for one in sd]
+            else:
+                response = response - (used * used_entries.diagonal()).sum(0)
+            design = np.concatenate(columns, axis=1)
+            coefficients = conjugate.regression(
+                design, response, state["user_cov"], np.concatenate(spread), rng, free[: design.shape[1]]
             )
+            residual = response - design @ coefficients
+            scale = maps_prior.discrepancy * priors.user_scale(rank)
+            cov = conjugate.huang_wand_covariance(state["user_cov"], residual.T @ residual, len(residual), scale, rng)
+            out = {"user_mean": coefficients[0], "user_cov": cov}
+            if not maps_prior.dims:
+                return out
             maps = coefficients[1:].reshape(n_sources, size, size).transpose(0, 2, 1)
             if not used_entries.all():
-                maps = np.where(used_entries, maps, state["map_scale"][:, parts] * rng.standard_normal(maps.shape))
-            return {"user_mean": coefficients[0], "map": np.ascontiguousarray(maps), "user_cov": cov}
-
-        def shrinkage(state: State, rng: np.random.Generator) -> State:
-            squares = np.stack([(state["map"] ** 2 * (parts == p)).sum((1, 2)) for p in range(3)], axis=1)
-            count = np.array([(parts == p).sum() for p in range(3)])
-            return {"map_scale": conjugate.half_t_scale(state["map_scale"], squares, count, _map_scale(rank), rng)}
+                maps = np.where(used_entries, maps, sd * rng.standard_normal(maps.shape))
+            return out | {"map": np.ascontiguousarray(maps)}
 
         def source_bias(state: State, rng: np.random.Generator) -> State:
             copies = in_target & ~(state["on"] & in_source)
@@ -253,19 +309,20 @@ class TransferMF(Model):
         def gates(state: State, rng: np.random.Generator) -> State:
             both = in_source & in_target
             on = (state["on"] & both).sum(1)
-            return {"gate": conjugate.bernoulli_rate(both.sum(1) - on, on, GATE_PRIOR, rng)}
+            return {"gate": conjugate.bernoulli_rate(both.sum(1) - on, on, self.gate_prior, rng)}
 
         items, item_population = priors.item_blocks(table, rank, likelihood, stacked, self.rater_index(table))
         vectors = ("source_vector", "user_vector", "item_vector")
         errors = remembered(lambda state: self.squared_errors(state, table), vectors)
         noise = likelihood.blocks(table, errors)
+        scales = tuple(name for name in maps_prior.dims if name != "map")
         # Populations before members: a kept draw's users and items without rows belong to its populations.
         return [
             *(block for block in noise if not block.local),
             item_population,
-            Block("map", ("user_mean", "map", "user_cov"), population),
-            Block("map_scale", ("map_scale",), shrinkage),
-            Block("source_bias", ("source_bias_scale",), source_bias),
+            Block("map", ("user_mean", "user_cov", *(("map",) if maps_prior.dims else ())), population),
+            *([Block("map_scale", scales, maps_prior.update)] if scales else []),
+            *([Block("source_bias", ("source_bias_scale",), source_bias)] if self.source is None else []),
             *([Block("gate", ("gate",), gates)] if self.gate else []),
             Block("users", ("source_vector", "user_vector"), users, local=True),
             items,
@@ -302,43 +359,16 @@ class TransferMF(Model):
         gram, linear = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
         gram = gram.reshape(n_users, table.n_domains, size, size)
         linear = linear.reshape(n_users, table.n_domains, size)
+        given = sequential.given(self.source, table.user_ids, n_users)
+        if given is not None:
+            gram[:, :-1] += given[0].swapaxes(0, 1)
+            linear[:, :-1] += given[1].swapaxes(0, 1)
         scale = np.ones((n_sources, size))
-        scale[:, 0] = state["source_bias_scale"]
-        shift = np.zeros((n_sources, n_users, size))
-        own, pop = np.zeros((n_sources, n_users, size, size)), np.zeros((n_sources, size, size))
-        for k, w in enumerate(state["map"] * self._used()):
-            cov = np.linalg.inv(gram[:, k] + np.diag(1.0 / scale[k] ** 2))
-            shift[k] = (cov @ linear[:, k, :, None])[..., 0] @ w.T
-            pop[k] = (w * scale[k] ** 2) @ w.T
-            # a user without source rows has the prior itself, to the last bit: the source's share is zero
-            own[k] = np.where((table.count[k] > 0)[:, None, None], w @ cov @ w.T, pop[k])
-        v_pop = state["user_cov"] + pop.sum(0)
-        population = np.linalg.inv(v_pop)
-        configurations = self._configurations(n_sources)
-        source = np.empty((len(configurations), n_users, size, size))
-        log_chance = np.zeros((len(configurations), n_users))
-        for c, on in enumerate(configurations):
-            v_src = np.broadcast_to(state["user_cov"], (n_users, size, size)).copy()
-            mean = np.broadcast_to(state["user_mean"], (n_users, size)).copy()
-            for k in range(n_sources):
-                v_src += own[k] if on[k] else pop[k]
-                mean += shift[k] if on[k] else 0.0
-                if self.gate:
-                    log_chance[c] += np.log1p(-state["gate"][k]) if on[k] else np.log(state["gate"][k])
-            same = np.all([(table.count[k] == 0) | (not on[k]) for k in range(n_sources)], axis=0)
-            source[c] = np.where(same[:, None, None], 0.0, np.linalg.inv(v_src) - population)
-            log_chance[c] += _log_evidence(v_src, mean, gram[:, -1], linear[:, -1])
-        chance = np.exp(log_chance - log_chance.max(0))
-        chance /= chance.sum(0)
-        open_gates = np.array(configurations, dtype=bool)
-        relevance = np.stack([chance[open_gates[:, k]].sum(0) for k in range(n_sources)])
-        unknown = (table.count[:-1] == 0) if self.gate else np.ones_like(relevance, dtype=bool)
-        return Informants(
-            probability=chance,
-            population=np.broadcast_to(population, (n_users, size, size)),
-            source=source,
-            relevance=np.where(unknown, np.nan, relevance),
-        )
+        scale[:, 0] = state.get("source_bias_scale", 1.0)
+        return informants(
+            state, self._state_maps(state, n_sources), scale, gram, linear, sequential.known(table, given),
+            self._configurations(n_sources), self.gate,
+        )  # fmt: skip
 
     def identified(self, latents: Latents) -> dict[str, Any]:
         """Noise, spreads, gates and the share of the target's variance that each map could explain."""
@@ -352,34 +382,17 @@ class TransferMF(Model):
 
 
 def _source_scale(latents: Latents, size: int) -> Tensor:
-    """Sds of S0: the bias's own, one for the factors, whose unit the source items carry: (..., source, R)."""
+    """Sds of S0: the bias's own, one for the factors, whose unit the source items carry: (..., source, R).
+
+    A source prior is whitened: there the bias's is one too.
+    """
+    if "source_bias_scale" not in latents:
+        return torch.ones(latents["user_mean"].shape[:-1] + (1, size), dtype=latents["user_mean"].dtype)
     bias = latents["source_bias_scale"].unsqueeze(-1)
     return torch.cat([bias, torch.ones(bias.shape[:-1] + (size - 1,), dtype=bias.dtype)], -1)
 
 
-def _map_scale(rank: int) -> np.ndarray:
-    """Half-t scales of a map's entries, in sd units: bias to bias, factor to factor, across."""
-    return np.array([0.5, 0.6 / np.sqrt(rank), 0.2 / np.sqrt(rank)])
-
-
-def _map_parts(size: int) -> np.ndarray:
-    """Which scale each entry of a map has: 0 bias to bias, 1 factor to factor, 2 across; (R, R)."""
-    parts = np.ones((size, size), dtype=int)
-    parts[0, :] = parts[:, 0] = 2
-    parts[0, 0] = 0
-    return parts
-
-
-def _spread_map_scale(scales: Tensor, size: int) -> Tensor:
-    """Scale of every entry of the maps, (..., source, R, R)."""
-    return scales[..., torch.from_numpy(_map_parts(size))]
-
-
-def _log_evidence(cov: np.ndarray, mean: np.ndarray, gram: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """Log marginal likelihood (user,) of target rows under theta ~ N(mean, cov), up to a constant of the rows."""
-    inverse = np.linalg.inv(cov)
-    a = inverse + gram
-    b = (inverse @ mean[..., None])[..., 0] + linear
-    fitted = np.einsum("ui,ui->u", b, np.linalg.solve(a, b[..., None])[..., 0])
-    prior = np.einsum("ui,uij,uj->u", mean, inverse, mean)
-    return 0.5 * (fitted - prior - np.linalg.slogdet(a)[1] - np.linalg.slogdet(cov)[1])
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0.0 < value < np.inf:
+        raise DataError(f"{name} must be above 0, not {value!r}")
+    return float(value)

@@ -65,10 +65,12 @@ def fold_in(posterior: Posterior, frame: Any, seed: int) -> Posterior:
         n_items=schema.n_items,
         item_domain=schema.item_domain.numpy(),
         n_domains=schema.n_domains,
+        user_ids=ids,
     )
     draws = _draw(posterior, table, seed)
+    everybody = merged.users.decode(np.arange(merged.n_users))
     kept = merged if len(posterior.data) else merged.mask(np.zeros(len(merged), dtype=bool))
-    return replace(posterior, draws=draws, data=kept, schema=replace(schema, n_users=merged.n_users))
+    return replace(posterior, draws=draws, data=kept, schema=replace(schema, n_users=merged.n_users, user_ids=everybody))
 
 
 def _draw(posterior: Posterior, table: Table, seed: int) -> dict[str, np.ndarray]:

@@ -98,8 +98,8 @@ class Posterior:
         missing = [name for name in self.model.dims if name not in self.draws]
         if missing:
             raise NotFittedError(
-                f"{purpose} needs the draws of {missing}, which Gibbs(keep={self.method.keep!r}) left out. Fit with keep=None, or "
-                "name the rows in fit(watch=...), whose predictions gather while the chains run."
+                f"{purpose} needs the draws of {missing}, which Gibbs(keep={self.method.keep!r}) left out. Fit with keep=None, "
+                "or name the rows in fit(watch=...), whose predictions gather while the chains run."
             )
 
     def predict(self, frame: Any, level: float = 0.9) -> Any:

@@ -22,6 +22,7 @@ from bayesrec.data.frames import Layout
 from bayesrec.errors import DataError, LoadError
 from bayesrec.models.base import Schema
 from bayesrec.posterior import checks
+from bayesrec.sources import SourcePrior
 
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "save"]
 
 FORMAT = 1
-META = "bayesrec.json"
+META, PRIOR = "bayesrec.json", "source-prior.npz"
 
 
 def classes(methods: Mapping[str, type]) -> dict[str, type]:
@@ -38,24 +39,32 @@ def classes(methods: Mapping[str, type]) -> dict[str, type]:
     return known | dict(methods)
 
 
-def pack(value: Any) -> Any:
-    """A frozen value object as JSON: its class by name, with its module if that is not ours, and its fields."""
+def pack(value: Any, folder: Path) -> Any:
+    """A frozen value object as JSON: its class by name, with its module if that is not ours, and its fields.
+
+    A source prior becomes a file of the folder.
+    """
+    if isinstance(value, SourcePrior):
+        value.save(folder / PRIOR)
+        return {"class": "SourcePrior", "fields": {}}
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         name = kind.__name__ if kind.__module__.startswith("bayesrec.") else f"{kind.__module__}.{kind.__qualname__}"
-        return {"class": name, "fields": {f.name: pack(getattr(value, f.name)) for f in fields(value)}}
+        return {"class": name, "fields": {f.name: pack(getattr(value, f.name), folder) for f in fields(value)}}
     return value.item() if isinstance(value, np.generic) else value
 
 
-def unpack(value: Any, known: Mapping[str, type]) -> Any:
+def unpack(value: Any, known: Mapping[str, type], folder: Path) -> Any:
     """Build what :func:`pack` wrote; a LoadError for a class that is not registered."""
     if not isinstance(value, dict):
         return value
+    if value.get("class") == "SourcePrior":
+        return SourcePrior.load(folder / PRIOR)
     if value.get("class") not in known:
         raise LoadError(
             f"the file names the class {value.get('class')!r}, which this version of bayesrec does not have."
         )
-    return known[value["class"]](**{name: unpack(part, known) for name, part in value["fields"].items()})
+    return known[value["class"]](**{name: unpack(part, known, folder) for name, part in value["fields"].items()})
 
 
 def save(posterior: Posterior, path: str | Path, data: bool) -> Path:
@@ -104,8 +113,8 @@ def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:
         vocabularies[side] = {"blocks": len(vocabulary.blocks), "scopes": vocabulary.scopes}
     meta = {
         "format": FORMAT,
-        "model": pack(posterior.model),
-        "method": pack(posterior.method),
+        "model": pack(posterior.model, folder),
+        "method": pack(posterior.method, folder),
         "domains": list(data.domains),
         "shared": data.shared,
         "columns": asdict(data.columns),
@@ -168,7 +177,7 @@ def _read(folder: Path, meta: dict[str, Any], methods: Mapping[str, type]) -> di
     domains = tuple(meta["domains"])
     checks.check_sizes(meta, vocabularies, schema)
     checks.check_ratings(ratings, meta["n_users"], meta["n_items"], schema["item_domain"])
-    model, method = unpack(meta["model"], known), unpack(meta["method"], known)
+    model, method = (unpack(meta[name], known, folder) for name in ("model", "method"))
     checks.check_objects(model, method, methods.values())
     draws, stats = arrays("draws.npz"), arrays("stats.npz")
     parts = arrays("moments.npz") if "moments.npz" in meta["files"] else {}
@@ -200,6 +209,7 @@ def _read(folder: Path, meta: dict[str, Any], methods: Mapping[str, type]) -> di
             torch.from_numpy(schema["item_domain"]),
             schema["center"],
             schema["scale"],
+            data.users.decode(np.arange(data.n_users)),
         ),
     }
 
