@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from bayesrec import data, datasets, errors, interop, metrics, models, rules
     from bayesrec.data import Interactions, split
     from bayesrec.diagnostics import (
+        Stack,
         TransferReport,
+        Worth,
         assess_transfer,
         negative_transfer,
         relevance,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from bayesrec.posterior import Posterior
     from bayesrec.ranking import recommend
     from bayesrec.reports import report
+    from bayesrec.sources import SourcePrior
 
 __version__ = "0.1.0"
 
@@ -39,7 +42,10 @@ _HOME = {
     "NUTS": "inference",
     "Posterior": "posterior",
     "SVI": "inference",
+    "SourcePrior": "sources",
+    "Stack": "diagnostics",
     "TransferReport": "diagnostics",
+    "Worth": "diagnostics",
     "assess_transfer": "diagnostics",
     "data": "",
     "datasets": "",
@@ -69,7 +75,10 @@ __all__ = [
     "NUTS",
     "Posterior",
     "SVI",
+    "SourcePrior",
+    "Stack",
     "TransferReport",
+    "Worth",
     "assess_transfer",
     "data",
     "datasets",

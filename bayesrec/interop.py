@@ -233,7 +233,7 @@ def lenskit_lists(recommendations: Any, data: Interactions) -> Any:
     except ImportError as error:
         raise _missing("LensKit") from error
     frame = pd.DataFrame({new: np.asarray(recommendations[old]) for old, new in names.items()})
-    lists = {
+    lists: Any = {
         user: ItemList(item_ids=part["item_id"].to_numpy(), scores=part["score"].to_numpy(dtype=float), ordered=True)
         for user, part in frame.sort_values("rank", kind="stable").groupby("user_id", sort=False)
     }

@@ -6,7 +6,6 @@ Noise ``N(0, sigma^2 I)`` on a vector that one change of the data moves by at mo
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -95,8 +94,9 @@ def gaussian_sigma(epsilon: float, delta: float, sensitivity: float) -> float:
 def sensitivity(bound: float, clip: float) -> float:
     """How far one rating can move the natural parameters of a user's regression. Internal.
 
-    The largest distance between ``(dd', rd)`` and ``(ee', se)`` for norms up to ``bound`` and residuals up to ``clip``. At equal norms and ``r = -s = clip`` the squared distance is ``2 B^4 (1 - x^2) + 2 B^2 c^2 (1 + x)`` in the cosine x of
-    d and e, largest at ``x = c^2 / (2 B^2)`` or 1.
+    The largest distance between ``(dd', rd)`` and ``(ee', se)`` for norms up to ``bound`` and residuals up to ``clip``.
+    At equal norms B and ``r = -s = c`` its square is ``2 B^4 (1 - x^2) + 2 B^2 c^2 (1 + x)`` in the cosine x of d and e,
+    largest at ``x = c^2 / (2 B^2)`` or 1.
     """
     if clip**2 <= 2.0 * bound**2:
         return float(np.sqrt(2.0) * (bound**2 + clip**2 / 2.0))
@@ -127,12 +127,20 @@ def _log_delta(epsilon: float, ratio: float) -> float:
 
 
 def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 < value < np.inf:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.integer | np.floating)
+        or not 0.0 < value < np.inf
+    ):
         raise DataError(f"{name} must be a positive number, not {value!r}")
     return float(value)
 
 
 def _share(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 < value < 1.0:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.integer | np.floating)
+        or not 0.0 < value < 1.0
+    ):
         raise DataError(f"{name} must lie strictly between 0 and 1, not {value!r}")
     return float(value)

@@ -183,7 +183,7 @@ class SourcePrior:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = self.users.dtype == object
         ids = _bytes(self.users.tolist()) if text else self.users.to_numpy()
-        arrays = {"users": ids, "mean": self.mean, "cov": self.cov}
+        arrays: dict[str, Any] = {"users": ids, "mean": self.mean, "cov": self.cov}
         meta = {
             "format": FORMAT,
             "name": self.name,
@@ -210,7 +210,7 @@ class SourcePrior:
         if not path.is_file():
             raise LoadError(f"there is no file {str(path)!r}.")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = dict(file)
             meta = _parsed(arrays.pop("meta"))
             if meta["format"] > FORMAT:
@@ -227,7 +227,7 @@ class SourcePrior:
         except DataError as error:
             raise LoadError(f"{str(path)!r} cannot be read: {error}") from error
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, BadZipFile, OSError, EOFError,
-                NotImplementedError, MemoryError) as error:  # fmt: skip
+                RuntimeError, MemoryError) as error:  # fmt: skip
             raise LoadError(f"{str(path)!r} is no source prior, or damaged: {type(error).__name__}: {error}") from error
 
 

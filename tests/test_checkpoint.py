@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 import bayesrec as br
 from bayesrec.inference import checkpoint, gibbs
@@ -78,31 +79,41 @@ def test_another_fit_is_refused(data, tmp_path, monkeypatch):
         br.fit(br.models.PMF(rank=2), data, METHOD, progress=False, checkpoint=tmp_path)
 
 
-def test_killed_process_goes_on(tmp_path):
-    code = textwrap.dedent(
-        """
-        import sys, numpy as np, bayesrec as br
-        from bayesrec.inference import checkpoint
-        checkpoint.EVERY = 0.0
-        frame, _ = br.data.synthetic.cross_domain(n_users=40, n_items=(20, 20), n_ratings=(8, 6))
-        data = br.Interactions.from_frame(frame, target="target", value="value")
-        draws = int(sys.argv[2])
-        out = br.fit(br.models.PMF(rank=2), data, br.Gibbs(draws=draws, warmup=5, chains=2), checkpoint=sys.argv[1])
-        print(float(out.draws["user_vector"].sum(dtype=float)))
-        """
-    )
-    folder = tmp_path / "chains"
-    command = [sys.executable, "-c", code, str(folder), "120"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (folder / "chain-1.npz").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
-    process.wait()
-    assert (folder / "chain-1.npz").exists()
-    resumed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    command[3] = str(tmp_path / "other")
-    assert resumed == subprocess.run(command, capture_output=True, text=True, check=True).stdout
+KILLED = textwrap.dedent(
+    """
+    import sys, hashlib, bayesrec as br
+    from bayesrec.inference import checkpoint
+    checkpoint.EVERY = 0.0
+    frame, _ = br.data.synthetic.cross_domain(n_users=40, n_items=(20, 20), n_ratings=(8, 6))
+    data = br.Interactions.from_frame(frame, target="target", value="value")
+    method = br.Gibbs(draws=120, warmup=5, chains=2, threads=int(sys.argv[3]), kernel=sys.argv[2], keep=("item_vector",))
+    print("ready", flush=True)
+    out = br.fit(br.models.TransferMF(rank=2), data, method, checkpoint=sys.argv[1] or None, watch=data)
+    arrays = [*out.draws.values(), *(x for pair in out.moments.values() for x in pair), out.watched["sd"].to_numpy()]
+    print(hashlib.sha256(b"".join(x.tobytes() for x in arrays)).hexdigest())
+    """
+)
+
+
+@pytest.mark.parametrize("kernel", ["compiled", pytest.param("batched", marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_goes_on(kernel, tmp_path):
+    """Killed three times, mostly while it samples or writes, a fit gives the bytes of an unbroken one with other threads."""
+    rng, command = np.random.default_rng(int.from_bytes(os.urandom(4))), [sys.executable, "-c", KILLED]
+    folder, kills = str(tmp_path / "chains"), 0
+    whole = subprocess.run([*command, "", kernel, "1"], capture_output=True, text=True, check=True).stdout
+    for attempt in range(8):
+        with subprocess.Popen([*command, folder, kernel, "2"], stdout=subprocess.PIPE, text=True) as process:
+            process.stdout.readline()  # what takes long is to start; the clock runs from there
+            if attempt < 3:
+                time.sleep(rng.uniform(0.0, 0.8))
+                process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+            rest = process.stdout.read()
+        kills += process.returncode != 0
+        if rest:
+            break
+    assert kills > 0
+    assert rest == whole.splitlines(keepends=True)[-1]
+    assert not list((tmp_path / "chains").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -113,6 +124,14 @@ def test_rectangle_keeps_most(lengths, chains, draws):
     assert gibbs._rectangle(lengths) == (chains, draws)
 
 
-def test_only_the_cpu(data):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_there_is_refused(data):
     with pytest.raises(br.errors.UnsupportedMethodError, match="cuda"):
         br.fit(br.models.PMF(), data, METHOD, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: torch.cuda.is_available() is False")
+def test_a_fit_on_a_gpu(data):
+    posterior = br.fit(br.models.TransferMF(rank=2), data, METHOD, progress=False, device="cuda")
+    again = br.fit(br.models.TransferMF(rank=2), data, METHOD, progress=False, device="cuda")
+    assert same(posterior, again)

@@ -189,6 +189,15 @@ def test_bad_priors_are_refused(target, prior):
         br.models.TransferMF(rank=RANK, source=prior, prior_family="commensurate")
 
 
+def test_a_sequential_model_is_judged_against_pmf(data, prior):
+    """Every fold's users keep their source prior; a baseline that would have it too is refused."""
+    model, method = br.models.TransferMF(rank=RANK, source=prior), br.Gibbs(draws=40, warmup=40, chains=4)
+    found = br.assess_transfer(model, data, method, folds=2, progress=False)
+    assert (found.labels, found.verdict) == (("TransferMF", "PMF"), "positive")
+    with pytest.raises(DataError, match="leave baseline out"):
+        br.assess_transfer(model, data, method, folds=2, baseline=model, progress=False)
+
+
 def test_prior_families_are_read_and_refused():
     for options in ({"prior_family": "flat"}, {"shrinkage": 0.0}, {"gate_prior": (1.0,)}, {"gate_prior": (0.0, 1.0)}):
         with pytest.raises(DataError, match=next(iter(options))):
@@ -212,4 +221,4 @@ def test_a_commensurate_vector_is_the_source_vector_where_nothing_is_left_open(d
     for variance, pooled in ((1e-10, True), (1.0, False)):
         out = block.update(state | {"user_cov": variance * np.eye(RANK + 1)}, rng)
         gap = out["user_vector"] - state["user_mean"] - out["source_vector"][0]
-        assert (np.abs(gap).max() < 1e-3) is pooled
+        assert bool(np.abs(gap).max() < 1e-3) is pooled

@@ -232,11 +232,12 @@ def test_empty_vocabulary():
 
 
 integers = st.integers(-(2**63), 2**63 - 1)
+texts = st.text(st.characters(exclude_characters="\0"), max_size=3)  # pandas 2 takes a NUL for the end of a string
 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.lists(integers, min_size=1, max_size=20) | st.lists(st.text(max_size=3), min_size=1, max_size=20),
+    st.lists(integers, min_size=1, max_size=20) | st.lists(texts, min_size=1, max_size=20),
     st.data(),
 )
 def test_encode_inverts_decode(ids, data):

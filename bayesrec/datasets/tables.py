@@ -20,6 +20,7 @@ from bayesrec.errors import DataError
 
 _BLOCK = 1 << 23  # bytes read at a time
 _JSON_ROWS = 100_000
+_LONG = re.compile(rb"[0-9]{19}")
 _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _DTYPES: dict[str, Any] = {"int": np.int64, "float": np.float64, "date": str, "str": str}
 
@@ -177,6 +178,8 @@ def _parse_fast(data: bytes, n_lines: int, spec: Spec) -> pd.DataFrame | None:
     edges = (mark + b" ", b" " + mark, b"\n ", b" \n")
     if "str" in kinds.values() and b" " in data and (data[:1] == b" " or any(edge in data for edge in edges)):
         return None  # blanks around an id are no part of it
+    if b"\0" in data or ("int" in kinds.values() and _LONG.search(data)):
+        return None  # pandas 2 ends a string at a NUL and wraps integers of 64 bits around
     kinds.setdefault(spec.width - 1, "str")
     try:
         with np.errstate(invalid="raise"):  # pandas casts inf to an integer otherwise

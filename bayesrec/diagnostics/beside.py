@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from bayesrec.models.base import Model
 __all__ = ["INTERRUPTED", "Stopped", "at_once", "in_order", "stoppable"]
 
 T = TypeVar("T")
+GLANCE = 0.2  # seconds
 INTERRUPTED = "a fit was interrupted; there is no verdict from half an arm"
 
 
@@ -59,14 +60,21 @@ def in_order(jobs: Iterable[Callable[[], T]], n: int, stop: threading.Event) -> 
         for job in jobs:
             running.append(pool.submit(job))
             if len(running) > n:  # and no more: results wait in memory
-                yield running.popleft().result()
+                yield _awaited(running.popleft())
         while running:
-            yield running.popleft().result()
+            yield _awaited(running.popleft())
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(INTERRUPTED) from error
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _awaited(future: Future[T]) -> T:
+    """The result, with a look at signals now and then: some libraries' handlers leave a waiting thread asleep (polars)."""
+    while not future.done():
+        wait([future], timeout=GLANCE)
+    return future.result()
 
 
 def stoppable(model: Model, stop: threading.Event) -> Model:

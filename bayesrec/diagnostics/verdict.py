@@ -170,6 +170,10 @@ def assess_transfer(
     seed = checked_seed(seed)
     _check_effect(min_effect)
     baseline = PMF(rank=model.rank, likelihood=model.likelihood) if baseline is None else baseline
+    if getattr(baseline, "source", None) is not None:
+        raise DataError(
+            "the baseline must not see the source, and this one has a source prior; leave baseline out for PMF."
+        )
     if segments is not None:  # before the work
         for _, test in split.kfold_users(data, folds=folds, n_support=n_support, seed=seed):
             vocabulary, code = (test.users, test.user) if test.shared == "users" else (test.items, test.item)

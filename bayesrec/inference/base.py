@@ -147,7 +147,10 @@ def fit(
     _check_device(device)
     view = _view(model, data)
     model.check(view)
-    return method.run(model, view, Schema.of(view), seed, progress, checkpoint, device, _watched_rows(view, watch))
+    more: dict[str, Any] = (
+        {} if device == "cpu" and watch is None else {"device": device, "watch": _watched_rows(view, watch)}
+    )
+    return method.run(model, view, Schema.of(view), seed, progress, checkpoint, **more)
 
 
 def _check_device(device: Any) -> None:

@@ -133,7 +133,9 @@ class ChainFile:
         self.last, self.written = time.monotonic(), kept.n
 
     def remove(self) -> None:
-        """Delete the files: the chain is done."""
+        """Delete the files, and what a killed process left of one: the chain is done."""
+        for left in self.path.parent.glob(f".{self.path.name}.*"):
+            left.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
         self.draws.unlink(missing_ok=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from bayesrec.workers import Workers
 
 __all__ = ["Gibbs"]
 
+GLANCE = 0.2  # seconds
 RHAT = 1.01  # at most this where a fit stops by itself
 
 
@@ -133,7 +134,9 @@ class Gibbs(Method):
             chain.kept, chain.watch = kept.chains[c], watches[c] if watches else None
         goal, most = self.draws, self.max_draws or self.draws
         if checkpoint is not None:
-            same = fingerprint(model, *_prior(model), replace(self, threads=None, memory=None), seed, *_columns(data), *_columns(watch))
+            same = fingerprint(
+                model, *_prior(model), replace(self, threads=None, memory=None), seed, *_columns(data), *_columns(watch)
+            )
             _restore(chains, kept, [ChainFile(checkpoint, c, same) for c in range(self.chains)])
         interrupted, reached = False, True
 
@@ -219,8 +222,11 @@ def _run(chains: list[Chain], goal: int, pool: ThreadPoolExecutor, bar: Progress
     stop = threading.Event()
     futures = [pool.submit(chain.advance, goal, stop, bar) for chain in chains]
     try:
-        for future in as_completed(futures):  # as they end: one that fails must not wait for its elders
-            future.result()
+        waiting = set(futures)
+        while waiting:  # with glances: a wait without end is deaf to Ctrl-C where a library has taken over its signal
+            done, waiting = wait(waiting, timeout=GLANCE, return_when=FIRST_COMPLETED)
+            for future in done:  # as they end: one that fails must not wait for its elders
+                future.result()
     except KeyboardInterrupt:
         return True
     finally:

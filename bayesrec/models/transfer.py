@@ -93,7 +93,9 @@ class TransferMF(Model):
         if self.source is not None and not isinstance(self.source, SourcePrior):
             raise DataError(f"source must be a SourcePrior, from posterior.as_prior('user'), not {self.source!r}")
         if self.source is not None and self.prior_family == "commensurate":
-            raise DataError("prior_family='commensurate' needs source ratings: a source prior is whitened, and its unit is lost")
+            raise DataError(
+                "prior_family='commensurate' needs source ratings: a source prior is whitened, and its unit is lost"
+            )
         if self.source is not None and self.source.rank != self.rank:
             raise DataError(
                 f"the source prior has rank {self.source.rank}, the model {self.rank}; give both the same rank"

@@ -70,7 +70,9 @@ def fold_in(posterior: Posterior, frame: Any, seed: int) -> Posterior:
     draws = _draw(posterior, table, seed)
     everybody = merged.users.decode(np.arange(merged.n_users))
     kept = merged if len(posterior.data) else merged.mask(np.zeros(len(merged), dtype=bool))
-    return replace(posterior, draws=draws, data=kept, schema=replace(schema, n_users=merged.n_users, user_ids=everybody))
+    return replace(
+        posterior, draws=draws, data=kept, schema=replace(schema, n_users=merged.n_users, user_ids=everybody)
+    )
 
 
 def _draw(posterior: Posterior, table: Table, seed: int) -> dict[str, np.ndarray]:

@@ -281,13 +281,14 @@ class Posterior:
             The side whose ids are shared between domains: "item" for a fit of data with ``shared="items"``.
         privacy : (epsilon, delta, clip), optional
             Adds noise to what each user's ratings contribute (the Gaussian mechanism, calibrated exactly), and counts it
-            as uncertainty. Residuals are clipped to ``clip``, in sds of the source's ratings. *Protected* is one rating
-            of a user, its item and its value: the published moments of this user are (epsilon, delta)-indistinguishable
-            from those with another rating in its place. *Not protected*, and taken as public: items, hyperparameters
-            and noise, which were learned from the ratings (posterior means over all draws; each further version of the
-            items would spend the budget again); how many ratings a user and an item have; that a user is in the source.
-            All ratings of a user together are not hidden. Every call spends the budget anew, and the noise is not
-            hardened against attacks on the last bits of its floating-point numbers.
+            as uncertainty. Residuals are clipped to ``clip``, in sds of the source's ratings; below 2 the clipping itself
+            biases the means, for which nothing allows. *Protected* is one rating of a user, its item and its value: the
+            published moments of this user are (epsilon, delta)-indistinguishable from those with another rating in its
+            place. *Not protected*, and taken as public: items, hyperparameters, units and noise, which were learned from
+            the ratings (posterior means over all draws; each further version of the items would spend the budget again);
+            how many ratings a user and an item have; that a user is in the source. All ratings of a user together are
+            not hidden. Every call spends the budget anew, and the noise is not hardened against attacks on the last bits
+            of its floating-point numbers.
         seed : int, optional
             Seed of that noise. None takes it from the operating system. Who knows the seed can subtract the noise.
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["as_prior"]
 
 # Shares of the variance of item designs that the other chains explain. Synthetic data with factors: .95 to 1; Douban
-# books, rank 8: .78 to .85; synthetic data without factors, where nothing ties the chains together: .1 to .45; random
-# matrices: a mean of .9 R / n for n items, 99% of means below 2 R / n.
+# books, rank 8: .81 to .88; synthetic data without factors, where nothing ties the chains together: .1 to .45; random
+# matrices for n items, four chains: .9 R / n on average, and 99% of the means below 2 R / n.
 AGREE = 0.5
 RANDOM = 2.0
 NORMS = 0.9  # quantile of the norms of item designs that is the bound of the private mode
@@ -39,13 +39,13 @@ def as_prior(posterior: Posterior, side: str, privacy: Any, seed: int | None) ->
     rng = np.random.default_rng(None if seed is None else checked_seed(seed))
     table = posterior.schema.table(posterior.data)
     designs = Designs(posterior, np.diff(table.item_ptr).astype(float))
-    roots, shares = align(designs)
+    turns, shares = align(designs)
     _judge(posterior, shares, designs)
     active = np.flatnonzero(table.count[0] > 0)
     if budget is None:
-        mean, cov = _moments(posterior, table, active, roots)
+        mean, cov = _moments(posterior, table, active, turns)
     else:
-        mean, cov = _private_moments(_items(designs, roots), table, active, budget, rng)
+        mean, cov = _private_moments(_items(designs, turns), table, active, budget, rng)
     return SourcePrior(
         name=posterior.data.target,
         users=posterior.data.users.decode(active),
@@ -60,6 +60,7 @@ def as_prior(posterior: Posterior, side: str, privacy: Any, seed: int | None) ->
 def _check(posterior: Posterior, side: str) -> None:
     """Refuse what has no single vector a user, and the side that is not shared."""
     posterior.require_data("as_prior")
+    posterior.require_draws("as_prior")
     (who, other), model = posterior.data.columns.sides, posterior.model
     if side not in ("user", "item"):
         raise DataError(f"side must be 'user' or 'item', not {side!r}")
