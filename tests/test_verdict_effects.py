@@ -63,11 +63,11 @@ def test_effects_are_those_of_brute_force():
     tau = np.exp(log_tau)
     noise = stats.t.pdf((delta / n)[:, None], df[:, None], e, np.sqrt(variance / n)[:, None])  # user, e
     effect = stats.norm.pdf(e, mu[:, None, None], tau[:, None])  # mu, tau, e
-    joint = np.einsum("users_effect,mte->umt", noise, effect) * (e[1] - e[0])
+    joint = np.einsum("ux,mtx->umt", noise, effect) * (e[1] - e[0])
     prior = stats.norm.pdf(mu, 0, MEAN_SCALE)[:, None] * stats.t.pdf(tau / SPREAD_SCALE, SPREAD_DF) * tau
     chance = joint.prod(0) * prior
     chance /= chance.sum()
-    density = noise * np.einsum("mt,umt,mte->users_effect", chance, 1.0 / joint, effect)
+    density = noise * np.einsum("mt,umt,mtx->ux", chance, 1.0 / joint, effect)
     density /= density.sum(1, keepdims=True)
     mean = density @ e
     got = run(delta, n, within)
