@@ -132,7 +132,7 @@ def test_draws_that_are_missing_from_a_checkpoint_are_noticed(halves, tmp_path, 
 def test_the_batched_kernel_is_equal_in_law(model, halves):
     """Predictive means and sds of two kernels differ no more than those of two seeds; the draws themselves are others."""
     train, test = halves
-    options = {"draws": 400, "warmup": 100, "chains": 2}
+    options = {"draws": 150, "warmup": 60, "chains": 2}
     loops = [br.fit(model, train, br.Gibbs(**options), seed=s, progress=False, watch=test).watched for s in (0, 1)]
     method = br.Gibbs(kernel="batched", **options)
     batches = br.fit(model, train, method, progress=False, watch=test).watched

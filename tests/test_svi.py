@@ -60,8 +60,16 @@ def test_log_cholesky_jacobian():
     assert torch.allclose(torch.linalg.slogdet(jacobian)[1], transform.log_abs_det_jacobian(x, y))
 
 
-@pytest.mark.parametrize("batch_size", [None, 500])
-@pytest.mark.parametrize("model", [br.models.PMF(rank=1), br.models.CollectiveMF(rank=1), br.models.TransferMF(rank=1)])
+NEAR = [
+    (model(rank=1), size)
+    for model in (br.models.TransferMF, br.models.PMF, br.models.CollectiveMF)
+    for size in (None, 500)
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size"), [*NEAR[:3], *(pytest.param(*x, marks=pytest.mark.slow) for x in NEAR[3:])]
+)
 def test_near_gibbs(model, batch_size):
     frame, _ = br.data.synthetic.cross_domain(n_users=120, n_items=(30, 25), n_ratings=(15, 10))
     data = br.Interactions.from_frame(frame, target="target", value="value")

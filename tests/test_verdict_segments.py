@@ -132,7 +132,9 @@ def test_a_callers_columns_in_every_form(transfer, pmf, rows, countries):
     pd.testing.assert_frame_equal(shuffled, table)
     polars = pytest.importorskip("polars")
     pd.testing.assert_frame_equal(
-        br.negative_transfer(transfer, pmf, rows, segments=polars.from_pandas(countries)).segments, table
+        br.negative_transfer(transfer, pmf, rows, segments=polars.from_pandas(countries)).segments,
+        table,
+        check_dtype=False,
     )
     unnamed = countries.set_index("user")["country"].rename(None)
     assert "segment" in set(br.negative_transfer(transfer, pmf, rows, segments=unnamed).segments["segment"])
