@@ -246,7 +246,10 @@ def _checked_entity(entity: Any) -> str:
 
 def _checked_users(users: Any, entity: str) -> pd.Index:
     """Ids as int64 or as objects holding str, without repetition."""
-    series = pd.Series(users).reset_index(drop=True)
+    plain = (
+        users if hasattr(users, "dtype") else np.array([*users], dtype=object)
+    )  # pandas 3 makes no string of a surrogate
+    series = pd.Series(plain, dtype=plain.dtype).reset_index(drop=True)
     if not len(series):
         raise DataError(f"a source prior needs at least one {entity}")
     if series.isna().any():

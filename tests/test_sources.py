@@ -119,7 +119,7 @@ def test_a_bad_covariance_names_its_user(cov, message):
     [
         [3, 1, 2**62],
         np.array([3, 1, 2], dtype=np.uint8),
-        ["a", "b\0", "ü"],
+        ["a", "b\0", "ü\ud800"],
         ["1", "02", ""],
         pd.array(["x", "y", "z"], dtype="string"),
     ],

@@ -225,6 +225,9 @@ def _distinct(series: pd.Series, what: str) -> pd.Index:
     """Return the distinct ids of one scope, sorted, in their own dtype."""
     ids, keys = checked_ids(series, what)
     codes, found = pd.factorize(keys, sort=True)
+    if keys.dtype == object and (found[codes] != keys).any():  # pandas 2 takes a NUL for the end of a string
+        found = np.array(sorted(set(keys)), dtype=object)
+        codes = pd.Index(found).get_indexer(keys)
     first = np.empty(len(found), dtype=np.int64)
     first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
     return ids.take(first).rename(None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -16,7 +15,7 @@ import numpy as np
 from bayesrec.blocks import Block, State
 from bayesrec.conjugate import Table
 from bayesrec.inference.base import Method
-from bayesrec.inference.gibbs import Gibbs
+from bayesrec.inference.gibbs import Gibbs, cpus
 from bayesrec.models.base import Model
 
 __all__ = ["INTERRUPTED", "Stopped", "at_once", "in_order", "stoppable"]
@@ -43,9 +42,7 @@ def at_once(method: Method, most: int) -> tuple[int, Method]:
     """
     if not isinstance(method, Gibbs) or method.target_ess is not None:
         return 1, method
-    threads = method.threads or (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    threads = method.threads or cpus()
     n = max(1, min(most, threads // method.chains))
     return n, replace(method, threads=threads // n) if n > 1 else method
 

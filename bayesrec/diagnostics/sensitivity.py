@@ -19,13 +19,14 @@ def variants(model: Model) -> dict[str, Model]:
     Empty for a model without the fields ``gate_prior`` (the two counts of a Beta; the first is changed) and ``shrinkage``.
     """
     known = {field.name for field in fields(model)}
+    varied: Any = model
     out: dict[str, Any] = {}
     for label, factor in (("x 2", 2.0), ("/ 2", 0.5)):
         if "gate_prior" in known and getattr(model, "gate", True):
-            irrelevant, relevant = getattr(model, "gate_prior")  # noqa: B009
-            out[f"gate prior {label}"] = replace(model, gate_prior=(factor * irrelevant, relevant))  # type: ignore[call-arg]
+            irrelevant, relevant = varied.gate_prior
+            out[f"gate prior {label}"] = replace(varied, gate_prior=(factor * irrelevant, relevant))
         if "shrinkage" in known:
-            out[f"shrinkage {label}"] = replace(model, shrinkage=factor * getattr(model, "shrinkage"))  # type: ignore[call-arg]  # noqa: B009
+            out[f"shrinkage {label}"] = replace(varied, shrinkage=factor * varied.shrinkage)
     return dict(sorted(out.items(), key=lambda item: item[0].split()[0]))
 
 

@@ -27,7 +27,7 @@ from bayesrec.posterior import Posterior
 from bayesrec.rows import JITTER
 from bayesrec.workers import Workers
 
-__all__ = ["Gibbs"]
+__all__ = ["Gibbs", "cpus"]
 
 GLANCE = 0.2  # seconds
 RHAT = 1.01  # at most this where a fit stops by itself
@@ -117,7 +117,7 @@ class Gibbs(Method):
         watch: Batch | None = None,
     ) -> Posterior:
         """Run the chains in threads; Ctrl-C keeps what was drawn by then."""
-        threads = self.threads or _cpus()
+        threads = self.threads or cpus()
         helpers, pool = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
         jittered: list[tuple[str, int]] = []
         workers = Workers(max(1, threads // self.chains), helpers, jittered)
@@ -243,7 +243,7 @@ def enough(posterior: Posterior, target_ess: float) -> bool:
     return bool((table["ess_bulk"] >= target_ess).all() and (table["rhat"] <= RHAT).all())
 
 
-def _cpus() -> int:
+def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
