@@ -9,7 +9,8 @@ from test_checkpoint import break_after
 
 import bayesrec as br
 from bayesrec.errors import DataError, NotFittedError, UnsupportedMethodError
-from bayesrec.inference.watch import TOGETHER
+from bayesrec.inference.watch import TOGETHER, Watch
+from bayesrec.models.base import Schema
 
 METHOD = {"draws": TOGETHER + 7, "warmup": 10, "chains": 2}
 MODELS = [br.models.PMF(rank=2), br.models.TransferMF(rank=2)]
@@ -46,6 +47,18 @@ def test_watched_rows_are_those_of_predict(model, halves):
     np.testing.assert_allclose(watched["mean"], posterior.predict(rows)["mean"], rtol=1e-6)
     np.testing.assert_allclose(watched["sd"], posterior.predict(rows)["sd"], rtol=0.05)  # noise of nobody: a quadrature
     assert "log_score" not in fit(model, train, watch=rows.drop(columns="value")).watched
+
+
+def test_a_watch_holds_only_the_users_and_items_of_its_rows(halves):
+    """The draws that wait to be predicted are cut down: a fit of millions watches a thousand rows at their cost."""
+    train, test = halves
+    few = test.mask(np.arange(len(test)) < 3)
+    model, schema = MODELS[1], Schema.of(train)
+    watch = Watch(model, schema, train.encode(few, need_value=True))
+    watch.add(model.start(schema.table(train), np.random.default_rng(0)))
+    sizes = dict(zip(model.dims["source_vector"], watch.waiting[0]["source_vector"].shape, strict=True))
+    assert sizes["user"] == len(np.unique(few.user)) < train.n_users
+    assert watch.waiting[0]["item_vector"].shape[0] == len(np.unique(few.item)) < train.n_items
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)

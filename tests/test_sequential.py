@@ -194,6 +194,8 @@ def test_a_sequential_model_is_judged_against_pmf(data, prior):
     model, method = br.models.TransferMF(rank=RANK, source=prior), br.Gibbs(draws=40, warmup=40, chains=4)
     found = br.assess_transfer(model, data, method, folds=2, progress=False)
     assert (found.labels, found.verdict) == (("TransferMF", "PMF"), "positive")
+    with pytest.raises(DataError, match="source prior has none"):
+        br.worth_in_ratings(model, data, method, sizes=(0, 1))
     with pytest.raises(DataError, match="leave baseline out"):
         br.assess_transfer(model, data, method, folds=2, baseline=model, progress=False)
 

@@ -185,6 +185,10 @@ def worth_in_ratings(
     ([0, 2, 5], 180)
     """
     seed = checked_seed(seed)
+    if getattr(model, "source", None) is not None:
+        raise DataError(
+            "worth_in_ratings folds users in with their source ratings; a model with a source prior has none."
+        )
     data = data if data.shared == "users" else data.transposed()
     steps = _checked(sizes, data)
     most = steps[-1]

@@ -23,7 +23,10 @@ class Watch:
     """
 
     def __init__(self, model: Model, schema: Schema, batch: Batch):
-        self.model, self.codes = model, (batch.user, batch.item, batch.domain)
+        self.model = model
+        self.places = {side: np.unique(code[code >= 0]) for side, code in (("user", batch.user), ("item", batch.item))}
+        sides = zip(self.places.values(), (batch.user, batch.item), strict=True)
+        self.codes = (*(np.where(code >= 0, np.searchsorted(own, code), -1) for own, code in sides), batch.domain)
         self.value = None if batch.value is None else schema.standardise(np.asarray(batch.value), batch.domain)
         self.n = 0
         self.sums = np.zeros((4, len(batch)))  # mean, sum of squared deviations of means, sum of variances, log density
@@ -32,9 +35,16 @@ class Watch:
 
     def add(self, state: State) -> None:
         """Take in one draw."""
-        self.waiting.append({name: np.asarray(state[name], np.float32) for name in self.model.dims})
+        self.waiting.append({name: self._cut(name, np.asarray(state[name], np.float32)) for name in self.model.dims})
         if len(self.waiting) == TOGETHER:
             self.settle()
+
+    def _cut(self, name: str, value: np.ndarray) -> np.ndarray:
+        """The users and items of the rows."""
+        for axis, side in enumerate(self.model.dims[name]):
+            if side in self.places:
+                value = np.take(value, self.places[side], axis=axis)
+        return value
 
     def settle(self) -> None:
         """Predict under the draws that wait."""
