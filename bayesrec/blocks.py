@@ -23,7 +23,7 @@ def remembered(function: Callable[[State], np.ndarray], sites: tuple[str, ...]) 
 
     def call(state: State) -> np.ndarray:
         nonlocal seen, value
-        now = tuple(state[name] for name in sites)
+        now = tuple(state.get(name) for name in sites)
         if len(seen) != len(now) or any(a is not b for a, b in zip(seen, now, strict=True)):
             value, seen = function(state), now
         return value
@@ -46,9 +46,12 @@ class Block:
     local : bool
         True if the block touches nothing but the latents of each single user, given all else. The local blocks are
         what ``fold_in`` runs for a user who was not in the fit.
+    swept : bool
+        False if a sweep has this update within another block, so that ``fold_in`` alone runs it.
     """
 
     name: str
     sites: tuple[str, ...]
     update: Callable[[State, np.random.Generator], State]
     local: bool = False
+    swept: bool = True

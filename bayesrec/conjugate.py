@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from bayesrec import batched, kernels, slices
 from bayesrec.errors import ConvergenceWarning, DataError, SamplingError
+from bayesrec.sorting import sort_ratings
 from bayesrec.workers import ALONE, Workers
 
 __all__ = [
@@ -28,10 +30,12 @@ __all__ = [
     "draw_rows",
     "half_t_scale",
     "huang_wand_covariance",
+    "key_of",
     "noise_slices",
     "normal_mean",
     "regression",
     "row_grams",
+    "row_scores",
     "row_squared_errors",
     "transfer_rows",
     "wishart",
@@ -64,6 +68,10 @@ class Table:
         Threads that share the rows of one update.
     user_ids : pandas.Index, optional
         Ids of the users.
+    user_x, item_x : ndarray, (user, feature) and (item, feature), optional
+        Features of users and items, for models that use them.
+    weight : ndarray, (domain,), optional
+        Power to which the density of each domain's ratings is raised; 1 without.
 
     Codes and cells are int32, values float64.
     """
@@ -83,29 +91,33 @@ class Table:
     count: np.ndarray
     workers: Workers = ALONE
     user_ids: Any = None
+    user_x: Any = None
+    item_x: Any = None
+    weight: np.ndarray | None = None
 
     @classmethod
-    def build(cls, user, item, domain, value, *, n_users, n_items, item_domain, n_domains, user_ids=None) -> Table:
+    def build(
+        cls, user, item, domain, value, *, n_users, n_items, item_domain, n_domains, user_ids=None, user_x=None, item_x=None
+    ) -> Table:
         """Sort ratings given as code arrays (rating,) and standardised values (rating,)."""
         if n_domains * n_users > CELLS:
             raise DataError(f"{n_users} users in {n_domains} domains are more than {CELLS} cells; split the data.")
-        user, item, cell = (x.astype(np.int32) for x in (user, item, domain * n_users + user))
-        size = np.bincount(cell, minlength=n_users * n_domains).reshape(n_domains, n_users)
-        order = np.lexsort((item, domain, user))
-        out = {"user_item": item[order], "user_value": value[order], "user_cell": cell[order]}
-        order = np.lexsort((user, item))
-        out |= {"item_user": user[order], "item_value": value[order], "item_cell": cell[order]}
+        out = sort_ratings(user, item, domain, value, n_users, n_items, n_domains)
         return cls(
             n_users=n_users,
             n_items=n_items,
             n_domains=n_domains,
             item_domain=np.ascontiguousarray(item_domain),
-            user_ptr=np.concatenate([[0], np.cumsum(size.T)]),
-            item_ptr=np.concatenate([[0], np.cumsum(np.bincount(item, minlength=n_items))]),
-            count=size,
+            count=np.ascontiguousarray(np.diff(out["user_ptr"]).reshape(n_users, n_domains).T),
             user_ids=user_ids,
+            user_x=user_x,
+            item_x=item_x,
             **out,
         )
+
+    def powered(self, array: np.ndarray) -> np.ndarray:
+        """Counts, precisions or sums of squares (domain, user) times the weight of the domain."""
+        return array if self.weight is None else array * self.weight[:, None]
 
     @property
     def user_of(self) -> np.ndarray:
@@ -116,6 +128,11 @@ class Table:
     def user_domain(self) -> np.ndarray:
         """Domain of each rating, in user order."""
         return self.user_cell // self.n_users
+
+    @cached_property
+    def item_place(self) -> np.ndarray:
+        """Place in user order of each rating in item order, (rating,)."""
+        return np.argsort(self.user_item, kind="stable")
 
     @property
     def rated(self) -> np.ndarray:
@@ -136,7 +153,7 @@ def _whole(counts: Any, block: str, workers: Workers) -> None:
         )
 
 
-def _key(rng: np.random.Generator) -> np.uint64:
+def key_of(rng: np.random.Generator) -> np.uint64:
     """The key of the streams of one update."""
     return rng.integers(2**64, dtype=np.uint64)
 
@@ -168,7 +185,7 @@ def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, 
         return out
     index = np.ascontiguousarray(index, dtype=np.int32)  # the kernels read it by address
     linear = np.einsum("gij,gj->gi", precision, mean)
-    normals, key = np.empty((len(group), other.shape[1])), _key(rng)
+    normals, key = np.empty((len(group), other.shape[1])), key_of(rng)
     out = np.empty_like(normals)
 
     def run(first, last):
@@ -207,7 +224,7 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
     shape = (n_sources, table.n_users, size)
     if given is None:
         given = np.empty((0, table.n_users, size, size)), np.empty((0, table.n_users, size))
-    keys = [_key(rng) for _ in range(1 + 2 * n_sources)]
+    keys = [key_of(rng) for _ in range(1 + 2 * n_sources)]
     normals = np.empty((len(keys), table.n_users, size))
     uniforms = rng.random((n_sources, table.n_users))
     theta, phi, used = np.empty(shape[1:]), np.empty(shape), np.empty(shape)
@@ -257,6 +274,18 @@ def row_squared_errors(indptr, index, value, other, rows, workers=ALONE):
 
     def run(first, last):
         kernels.row_errors(indptr, index, value, other, rows, out, first, last)
+        return 0
+
+    workers.share(run, indptr, 1)
+    return out
+
+
+def row_scores(indptr, index, other, rows, workers=ALONE):
+    """Score of every rating, (rating,)."""
+    index, out = np.ascontiguousarray(index, dtype=np.int32), np.empty(len(index))
+
+    def run(first, last):
+        kernels.row_scores(indptr, index, other, rows, out, first, last)
         return 0
 
     workers.share(run, indptr, 1)
@@ -339,7 +368,7 @@ def noise_slices(x, mean, sd, count, squares, shift, bound, rng, workers=ALONE):
     -------
     ndarray, (n,)
     """
-    (first_key, key), normals, out = (_key(rng), _key(rng)), np.empty((len(x), 1)), np.empty(len(x))
+    (first_key, key), normals, out = (key_of(rng), key_of(rng)), np.empty((len(x), 1)), np.empty(len(x))
 
     def run(first, last):
         kernels.normals(first_key, normals, first, last)

@@ -1,4 +1,4 @@
-"""Three distributions that Pyro does not have, as the conjugate blocks need them. Internal."""
+"""Distributions that Pyro does not have, as the conjugate blocks need them. Internal."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import MixtureSameFamily, MultivariateNormal, TorchDistribution, TransformedDistribution
+from pyro.distributions import constraints as pyro_constraints
 from torch import Tensor
 from torch.distributions import Categorical, FisherSnedecor, biject_to, constraints
 from torch.distributions.transforms import AffineTransform, PowerTransform, Transform
 
-__all__ = ["HuangWand", "gated_normal", "half_t"]
+__all__ = ["AroundDiagonal", "HuangWand", "SpikedHuangWand", "gated_normal", "half_t"]
+
+FAR = 38.0  # sds: as good as infinite, and with a gradient
 
 
 def half_t(scale: float | Tensor, dof: float = 3.0, shape: tuple[int, ...] = ()) -> TorchDistribution:
@@ -127,15 +130,7 @@ class HuangWand(TorchDistribution):
         """Draw covariance matrices, (sample, batch, R, R)."""
         size, scale = self.event_shape[0], self.scale.expand(torch.Size(sample_shape) + self.scale.shape)
         mixing = torch.distributions.Gamma(torch.full_like(scale, 0.5), scale.square().reciprocal()).sample()
-        root = torch.diag_embed((2.0 * self.dof * mixing).rsqrt())
-        dof = self.dof + size - 1.0
-        lower = torch.randn(scale.shape + (size,)).tril(-1)
-        chi2 = 2.0 * torch.distributions.Gamma((dof - torch.arange(size, dtype=scale.dtype)) / 2.0, 1.0).sample(
-            scale.shape[:-1]
-        )
-        lower = lower + torch.diag_embed(chi2.sqrt())
-        inverse = torch.linalg.solve_triangular(root @ lower, torch.eye(size).expand(lower.shape), upper=False)
-        return inverse.mT @ inverse
+        return _inverse_wishart(torch.full(scale.shape[:-1], self.dof + size - 1.0), 2.0 * self.dof * mixing)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, (batch,)."""
@@ -151,8 +146,115 @@ class HuangWand(TorchDistribution):
             - 0.25 * size * (size - 1) * math.log(math.pi)
             - sum(math.lgamma(half - 0.5 * k) for k in range(size))
         )
-        tail = shape * (dof * precision + self.scale.square().reciprocal()).log().sum(-1)
-        return normaliser - self.scale.log().sum(-1) - 0.5 * (dof + 2.0 * size) * log_det - tail
+        return normaliser - 0.5 * (dof + 2.0 * size) * log_det + self._by_component(precision).sum(-1)
+
+    def _by_component(self, precision: Tensor) -> Tensor:
+        """Terms of the log density (batch, R) that the scales enter, by the diagonal (batch, R) of the inverse."""
+        shape = 0.5 * (self.dof + self.event_shape[0])
+        return -self.scale.log() - shape * (self.dof * precision + self.scale.square().reciprocal()).log()
+
+
+def _inverse_wishart(dof: Tensor, scale: Tensor) -> Tensor:
+    """Draw inverse Wishart matrices (..., R, R) with a diagonal scale matrix (..., R), by Bartlett's decomposition."""
+    size = scale.shape[-1]
+    lower = torch.randn(scale.shape + (size,)).tril(-1)
+    chi2 = (
+        2.0 * torch.distributions.Gamma((dof.unsqueeze(-1) - torch.arange(size, dtype=scale.dtype)) / 2.0, 1.0).sample()
+    )
+    lower = scale.rsqrt().unsqueeze(-1) * (lower + torch.diag_embed(chi2.sqrt()))
+    inverse = torch.linalg.solve_triangular(lower, torch.eye(size).expand(lower.shape), upper=False)
+    return inverse.mT @ inverse
+
+
+class AroundDiagonal(TorchDistribution):
+    """Inverse Wishart with ``dof + R - 1`` degrees of freedom and the scale matrix ``dof * diag(scale^2)``.
+
+    The more degrees of freedom, the nearer to ``diag(scale^2)``. With ``dof`` 2 and half-normal scales it is the prior of
+    Huang and Wand.
+
+    Parameters
+    ----------
+    scale : Tensor, (..., R)
+    dof : Tensor, (...)
+    """
+
+    arg_constraints: ClassVar = {
+        "scale": constraints.independent(constraints.positive, 1),
+        "dof": constraints.positive,
+    }
+    has_rsample = False
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Positive definite matrices."""
+        return _Covariance(self.scale.shape[-1])
+
+    def __init__(self, scale: Tensor, dof: Tensor, validate_args: bool | None = None):
+        shape = torch.broadcast_shapes(scale.shape[:-1], dof.shape)
+        self.scale, self.dof = scale.expand(shape + scale.shape[-1:]), dof.expand(shape)
+        super().__init__(shape, torch.Size((scale.shape[-1],) * 2), validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None) -> AroundDiagonal:
+        """The same distribution over a larger batch."""
+        shape = torch.Size(batch_shape)
+        return AroundDiagonal(
+            self.scale.expand(shape + self.event_shape[:1]), self.dof.expand(shape), validate_args=False
+        )
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw covariance matrices, (sample, batch, R, R)."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        dof, size = self.dof.expand(shape), self.event_shape[0]
+        scale = dof.unsqueeze(-1) * self.scale.expand(shape + (size,)).square()
+        return _inverse_wishart(dof + (size - 1.0), scale)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density, (batch,)."""
+        size = self.event_shape[0]
+        dof = self.dof + (size - 1.0)
+        chol = torch.linalg.cholesky(value)
+        log_det = 2.0 * chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        precision = torch.cholesky_inverse(chol).diagonal(dim1=-2, dim2=-1)
+        scale = self.dof.unsqueeze(-1) * self.scale.square()
+        normaliser = 0.5 * dof * (scale.log().sum(-1) - size * math.log(2.0)) - torch.special.multigammaln(
+            0.5 * dof, size
+        )
+        return normaliser - 0.5 * (dof + size + 1.0) * log_det - 0.5 * (scale * precision).sum(-1)
+
+
+class SpikedHuangWand(HuangWand):
+    """The same with a scale for each component that is one of two: ``spike`` with ``probability``, else ``scale``.
+
+    Given the matrix the choices are independent, so they are summed out one by one.
+
+    Parameters
+    ----------
+    scale, spike : Tensor, (R,)
+    probability : float
+    dof : float
+    """
+
+    def __init__(
+        self, scale: Tensor, spike: Tensor, probability: float, dof: float = 2.0, validate_args: bool | None = None
+    ):
+        self.spike, self.probability = spike, float(probability)
+        super().__init__(scale, dof, validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None) -> SpikedHuangWand:
+        """The same distribution over a larger batch."""
+        shape = torch.Size(batch_shape) + self.event_shape[:1]
+        return SpikedHuangWand(self.scale.expand(shape), self.spike, self.probability, self.dof, validate_args=False)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw covariance matrices, (sample, batch, R, R)."""
+        wide = self.scale.expand(torch.Size(sample_shape) + self.scale.shape)
+        spiked = torch.rand_like(wide) < self.probability
+        return HuangWand(torch.where(spiked, self.spike, wide), self.dof, validate_args=False).sample()
+
+    def _by_component(self, precision: Tensor) -> Tensor:
+        narrow = HuangWand(self.spike, self.dof, validate_args=False)._by_component(precision)
+        wide = super()._by_component(precision)
+        return torch.logaddexp(narrow + math.log(self.probability), wide + math.log1p(-self.probability))
 
 
 class _Rows(MixtureSameFamily):
@@ -173,3 +275,84 @@ def gated_normal(loc: Tensor, cov: Tensor, probability: Tensor) -> TorchDistribu
     weights = Categorical(probability.unsqueeze(-2).expand(loc.shape[:-1]))
     components = MultivariateNormal(loc, scale_tril=torch.linalg.cholesky(cov))  # one factor for all users
     return _Rows(weights, components).to_event(1)
+
+
+class OrderedNormal(TorchDistribution):
+    """Independent N(0, scale^2) in ascending order, over the last axis."""
+
+    arg_constraints: ClassVar[dict] = {"scale": constraints.independent(constraints.positive, 1)}
+    support = pyro_constraints.ordered_vector
+
+    def __init__(self, scale: Tensor):
+        self.scale = scale
+        super().__init__(scale.shape[:-1], scale.shape[-1:], validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedNormal:
+        """Return the same distribution over more batches."""
+        return OrderedNormal(self.scale.expand(torch.Size(batch_shape) + self.event_shape))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw normals and sort them."""
+        shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
+        return (torch.randn(shape, dtype=self.scale.dtype) * self.scale).sort(-1).values
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density: that of the normals, for each of their orders."""
+        density = -0.5 * (value / self.scale).square() - self.scale.log() - 0.5 * math.log(2.0 * math.pi)
+        return density.sum(-1) + math.lgamma(value.shape[-1] + 1.0)
+
+
+class Graded(TorchDistribution):
+    """Numbers of levels, from 0: a standard normal falls between bounds (..., row, level - 1), ascending."""
+
+    arg_constraints: ClassVar[dict] = {}
+
+    def __init__(self, bounds: Tensor):
+        self.bounds = bounds
+        super().__init__(bounds.shape[:-1], validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """Whole numbers from 0."""
+        return constraints.integer_interval(0, self.bounds.shape[-1])
+
+    @property
+    def probs(self) -> Tensor:
+        """Probability of each level, (..., row, level)."""
+        below = torch.special.ndtr(self.bounds)
+        ends = torch.zeros_like(below[..., :1]), torch.ones_like(below[..., :1])
+        return torch.cat([ends[0], below, ends[1]], -1).diff()
+
+    def _powers(self, power: int) -> Tensor:
+        codes = torch.arange(self.bounds.shape[-1] + 1, dtype=self.bounds.dtype)
+        return (self.probs * codes**power).sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the level's number."""
+        return self._powers(1)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the level's number."""
+        return self._powers(2) - self._powers(1).square()
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Graded:
+        """Return the same distribution over more batches."""
+        return Graded(self.bounds.expand(torch.Size(batch_shape) + self.bounds.shape[-1:]))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw normals and count the bounds below them."""
+        normals = torch.randn(torch.Size(sample_shape) + self.batch_shape, dtype=self.bounds.dtype)
+        return (normals.unsqueeze(-1) > self.bounds).sum(-1).to(self.bounds.dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability of level numbers, accurate in both tails."""
+        far = torch.full_like(self.bounds[..., :1], FAR)
+        wide = torch.cat([-far, self.bounds.clamp(-FAR, FAR), far], -1)
+        code = value.long().expand(self.batch_shape).unsqueeze(-1)
+        low, high = wide.gather(-1, code).squeeze(-1), wide.gather(-1, code + 1).squeeze(-1)
+        flip = low + high > 0.0
+        low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
+        top = torch.special.log_ndtr(high)
+        return top + torch.log1p(-(torch.special.log_ndtr(low) - top).exp())

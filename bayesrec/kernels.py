@@ -16,7 +16,7 @@ from bayesrec.rows import JITTER, accumulate, cholesky_upper, draw_rows, multipl
 from bayesrec.streams import normals
 from bayesrec.tiles import LANES, address, tile_subtract
 
-__all__ = ["draw_rows", "grams", "normals", "row_errors", "take", "transfer_rows"]
+__all__ = ["draw_rows", "grams", "normals", "row_errors", "row_scores", "take", "transfer_rows"]
 
 
 @compiled
@@ -54,6 +54,19 @@ def row_errors(indptr, index, value, other, rows, out, first, last):
                 e -= rows[u, k] * o[k]
             total += e * e
         out[u] = total
+
+
+@compiled
+def row_scores(indptr, index, other, rows, out, first, last):
+    """Score of each rating of rows first..last: ``out`` (rating,)."""
+    n = rows.shape[1]
+    for u in range(first, last):
+        for t in range(indptr[u], indptr[u + 1]):
+            o = other[index[t]]
+            e = rows[u, 0] + o[0]
+            for k in range(1, n):
+                e += rows[u, k] * o[k]
+            out[t] = e
 
 
 @compiled

@@ -1,14 +1,23 @@
-"""Metrics of predictions: arrays in, numbers out; differences with a standard error clustered by user."""
+"""Metrics of predictions and of ranked lists: arrays in, numbers out; standard errors clustered by user."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.special import ndtr
 
+from bayesrec.errors import DataError
+from bayesrec.ranking_metrics import list_chance, list_coverage, list_metrics, list_names, list_novelty
+
 __all__ = [
+    "calibration_error",
     "clustered_mean",
     "clustered_rmse",
     "crps_normal",
+    "list_chance",
+    "list_coverage",
+    "list_metrics",
+    "list_names",
+    "list_novelty",
     "ndcg",
     "nlpd_normal",
     "order_accuracy",
@@ -182,6 +191,58 @@ def ndcg(value: np.ndarray, score: np.ndarray, user: np.ndarray, k: int = 10, fl
         average = np.bincount(tie, gain) / np.bincount(tie)
         out.append(float(discount @ average[tie[order]] / (discount @ np.sort(gain)[::-1])))
     return np.array(out)
+
+
+def calibration_error(
+    relevant: np.ndarray, probability: np.ndarray, user: np.ndarray, bins: int = 10
+) -> tuple[float, float]:
+    """Expected calibration error of probabilities of a click, and its standard error clustered by user. Provisional.
+
+    Rows are put into bins of about equal size by their probability, since clicks are rare and bins of equal width would hold
+    nearly all rows in the first; equal probabilities share a bin. The error is the mean over rows of the absolute difference
+    between the clicks and the mean probability of the bin. It is never negative: where forecasts are perfect, noise alone makes
+    it about ``0.8 sqrt(bins p (1 - p) / rows)``. The standard error takes the signs of the differences as given.
+
+    Parameters
+    ----------
+    relevant : ndarray of bool, or of 0 and 1, (row,)
+        Whether there was a click.
+    probability : ndarray, (row,)
+    user : ndarray, (row,)
+        Whose rows depend on each other.
+    bins : int
+
+    Returns
+    -------
+    error, se : float
+
+    Raises
+    ------
+    DataError
+        No rows, arrays of different lengths, a probability outside 0 to 1, a click other than 0 and 1, fewer than one bin.
+
+    References
+    ----------
+    Naeini, Cooper and Hauskrecht (2015), `naeini2015` in docs/references.bib.
+
+    Examples
+    --------
+    >>> calibration_error(np.array([0, 1, 1, 1]), np.array([0.5, 0.5, 0.9, 0.9]), np.arange(4), bins=2)[0].__round__(3)
+    0.05
+    """
+    if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
+        raise DataError(f"bins must be a whole number of at least 1, not {bins!r}")
+    click, p, user = np.asarray(relevant), np.asarray(probability, dtype=float), np.asarray(user)
+    if click.shape != p.shape or user.shape != p.shape or p.ndim != 1 or not len(p):
+        raise DataError(f"relevant, probability and user have shapes {click.shape}, {p.shape}, {user.shape}; they must be equal")
+    for name, values, bad in (("probability", p, ~((p >= 0) & (p <= 1))), ("relevant", click, ~np.isin(click, (0, 1)))):
+        if bad.any():
+            raise DataError(f"{name} of row {bad.argmax()} is {values[bad.argmax()]!r}; it must lie in 0 to 1, clicks be 0 or 1")
+    edges = np.unique(np.quantile(p, np.arange(1, bins) / bins))
+    bin_of = np.searchsorted(edges, p, side="right")
+    gap = click - p
+    sign = np.sign(np.bincount(bin_of, gap))
+    return clustered_mean(sign[bin_of] * gap, user)
 
 
 def _by_user(user: np.ndarray) -> list[np.ndarray]:

@@ -47,7 +47,13 @@ class SourcePrior:
     entity : {"user", "item"}
         The side whose ids are shared between domains.
     privacy : tuple of float or None
-        (epsilon, delta, clip) of the noise that the moments carry.
+        (epsilon, delta, clip) of the noise that the moments carry. Residuals were clipped to ``clip``, in sds of the source's
+        ratings; below 2 the clipping itself biases the means, for which nothing allows. *Protected* is one rating of a user,
+        its item and its value: the published moments of this user are (epsilon, delta)-indistinguishable from those with
+        another rating in its place. *Not protected*, and taken as public: items, hyperparameters, units and noise, which were
+        learned from the ratings (posterior means over all draws; each further version of the items would spend the budget
+        again); how many ratings a user and an item have; that a user is in the source. All ratings of a user together are
+        not hidden, and the noise is not hardened against attacks on the last bits of its floating-point numbers.
     alignment : float or None
         How well the chains agreed about the items, from 0 to 1; None where nothing could be compared.
 

@@ -1,4 +1,6 @@
-"""One rival on one split, in an environment of its own. Called by douban_rivals.py and gibbs_vs_peers.py; needs no bayesrec.
+"""One rival on one split, in an environment of its own, without bayesrec.
+
+Called by douban_rivals.py, gibbs_vs_peers.py and side_information.py.
 
     pip install smurff==1.1 myfm==0.4.0 scikit-surprise pandas
     python peers.py NAME SEED rows.npz answer.npz
@@ -136,6 +138,24 @@ def sweeps(data):
     return answer
 
 
+def macau(data):
+    """SMURFF with features of both sides (Macau): predictions of the held-out cells; settings as it was measured before."""
+    import smurff as library
+
+    sizes = len(data["user_x"]), len(data["item_x"])
+    centre = data["value"].mean()
+    ratings = sparse.coo_matrix((data["value"] - centre + 1e-9, (data["user"], data["item"])), sizes)
+    held = sparse.coo_matrix((np.ones(len(data["test_user"])), (data["test_user"], data["test_item"])), sizes)
+    session = library.TrainSession(
+        priors=["macau", "macau"], num_latent=int(data["rank"]), burnin=100, nsamples=200, num_threads=2, seed=1, verbose=0
+    )
+    session.addTrainAndTest(ratings.tocsr(), held.tocsr(), library.FixedNoise(1.25))
+    for side, x in enumerate((data["user_x"], data["item_x"])):
+        session.addSideInfo(side, x, library.SampledNoise(), True)
+    found = {(p.coords[0], p.coords[1]): p.pred_avg for p in session.run()}
+    return {"mean": np.array([found[u, i] for u, i in zip(data["test_user"], data["test_item"], strict=True)]) + centre}
+
+
 def only_target(train):
     """The training rows of the target, sizes kept."""
     here = train["domain"] == 1
@@ -146,8 +166,8 @@ def main() -> None:
     name, seed, rows, answer = sys.argv[1:]
     with np.load(rows) as file:
         data = dict(file)
-    if name == "sweeps":
-        np.savez(answer, **sweeps(data))
+    if name in ("sweeps", "macau"):
+        np.savez(answer, **{"sweeps": sweeps, "macau": macau}[name](data))
         return
     train = {k: data[f"train_{k}"] for k in ("user", "item", "domain", "value")}
     train |= {"n_users": int(data["n_users"]), "n_items": int(data["n_items"])}

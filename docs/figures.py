@@ -1,4 +1,4 @@
-"""The figures of concepts.md. Run ``python docs/figures.py``: it takes half a minute and writes docs/images/*.svg.
+"""The figures of concepts.md and transfer.md. Run ``python docs/figures.py``: two minutes; it writes docs/images/*.svg.
 
 Needs the extra ``plots``. Each picture is drawn from a computation with fixed seeds, so the files change only if the
 package, NumPy or matplotlib does.
@@ -199,14 +199,153 @@ def verdicts():
     return figure
 
 
+def when():
+    """What a source is worth: by own ratings and kinship of the domains, and by the ratings in the source."""
+    figure, (left, right) = blank(8.4, 3.6, 2)
+    sizes = (0, 1, 2, 4, 8, 16)
+    for correlation, alpha, words in ((0.95, 1.0, "near"), (0.6, 0.65, "loose"), (0.0, 0.4, "none")):
+        frame, _ = br.data.synthetic.cross_domain(
+            n_users=300, n_items=(60, 50), n_ratings=(25, 20), rank=2, correlation=correlation, seed=5
+        )
+        data = br.Interactions.from_frame(frame, target="target", value="value")
+        curve = br.worth_in_ratings(
+            br.models.TransferMF(rank=2), data, br.Gibbs(draws=100, warmup=150, chains=2), sizes, folds=2, progress=False
+        ).curve
+        place, half = np.arange(len(sizes)), 1.645 * curve["se"]
+        left.fill_between(place, curve["gap"] - half, curve["gap"] + half, color=SOURCE, alpha=0.12 * alpha, linewidth=0)
+        left.plot(place, curve["gap"], "o-", color=SOURCE, alpha=alpha, markersize=4)
+        left.text(place[0] - 0.15, curve["gap"].iloc[0], words, ha="right", va="center", fontsize=9, color=MUTED)
+    left.axhline(0, color=INK, linewidth=0.8)
+    left.set_xticks(range(len(sizes)), [str(n) for n in sizes])
+    left.set(xlabel="target ratings the user has given", ylabel="log score gained a rating (nats)", xlim=(-1.0, len(sizes) - 0.8))
+    left.set_title("kinship of the domains", fontsize=10, color=INK)
+    most = 40
+    frame, _ = br.data.synthetic.cross_domain(
+        n_users=300, n_items=(60, 50), n_ratings=(most, 10), rank=2, correlation=0.95, seed=5
+    )
+    source = frame["domain"] == "source"
+    levels = np.array([0, 1, 2, 5, 10, 20, 40])
+    allowed = levels[frame["user"] % len(levels)]
+    order = frame[source].groupby("user").cumcount().reindex(frame.index)
+    data = br.Interactions.from_frame(frame[~source | (order < allowed)], target="target", value="value")
+    posterior = br.fit(br.models.TransferMF(rank=2), data, br.Gibbs(draws=100, warmup=150, chains=4), progress=False)
+    table = br.borrowing(posterior)
+    n_source = levels[table["user"] % len(levels)]
+    mean, spread = (table["n0"].groupby(n_source).agg(how) for how in ("mean", "std"))
+    right.errorbar(range(len(levels)), mean, spread, fmt="o-", color=SOURCE, markersize=4, linewidth=1.5, elinewidth=1)
+    right.set_xticks(range(len(levels)), [str(n) for n in levels])
+    right.set(xlabel="source ratings the user has given", ylabel="ratings borrowed ($n_0$)", ylim=(0, None))
+    right.set_title("what is known in the source (near)", fontsize=10, color=INK)
+    return figure
+
+
+def weighed():
+    """One prediction as a compromise, and how far the source moves predictions of users whom it describes or not."""
+    figure, (left, right) = blank(8.4, 3.6, 2)
+    x = np.linspace(0.5, 5.5, 500)
+    population, source, own = (3.1, 0.85), (4.2, 0.45), (3.3, 0.5)  # mean and sd of one expected rating, as each has it
+    precision = np.array([1.0 / sd**2 for _, sd in (population, source, own)])
+    precision[1] -= precision[0]  # what the source adds to the population
+    mean = np.array([source[0] / source[1] ** 2, own[0] / own[1] ** 2]).sum() / precision.sum()
+    bare = (population[0] * precision[0] + own[0] * precision[2]) / (precision[0] + precision[2])
+    curves = (
+        (population, POPULATION, "the population"),
+        (source, SOURCE, "and the source"),
+        (own, OWN, "own ratings"),
+        ((mean, precision.sum() ** -0.5), INK, "the prediction"),
+    )
+    for (centre, sd), color, words in curves:
+        height = np.exp(-0.5 * ((x - centre) / sd) ** 2) / sd / np.sqrt(2.0 * np.pi)
+        left.plot(x, height, color=color, linewidth=2)
+        at = centre + {"the population": -0.9, "and the source": 0.5, "own ratings": -0.35, "the prediction": 0.05}[words] * 1.0
+        side = "left" if words in ("and the source", "the prediction") else "right"
+        level = np.interp(at, x, height) + 0.04
+        left.text(at, level, words, color=MUTED if color == POPULATION else color, fontsize=9, ha=side, va="bottom")
+    left.annotate("", (mean, -0.05), (bare, -0.05), arrowprops={"arrowstyle": "->", "color": SOURCE, "linewidth": 1.8})
+    left.text((mean + bare) / 2, -0.16, f"pull {mean - bare:+.2f}", color=SOURCE, fontsize=9, ha="center", va="center")
+    left.set(xlabel="expected rating", ylim=(-0.25, 1.45), yticks=[])
+    left.spines["left"].set_visible(False)
+    most = 24
+    frame, _ = br.data.synthetic.cross_domain(
+        n_users=16 * (most + 1), n_items=(80, 60), n_ratings=(30, most), rank=2, correlation=0.95, seed=6
+    )
+    user, target = frame["user"].to_numpy(), (frame["domain"] == "target").to_numpy()
+    stranger = user % 4 == 0  # a quarter of the users have the source ratings of somebody else
+    ids = np.unique(user[stranger])
+    swapped = dict(zip(ids, np.roll(ids, 1), strict=True))
+    frame["user"] = [swapped[u] if s and not t else u for u, s, t in zip(user, stranger, target, strict=True)]
+    n_own = user // 4 % (most + 1)
+    order = frame[target].groupby("user").cumcount().reindex(frame.index)
+    data = br.Interactions.from_frame(frame[~target | (order < n_own)], target="target", value="value")
+    posterior = br.fit(br.models.TransferMF(rank=2), data, br.Gibbs(draws=100, warmup=200, chains=4), progress=False)
+    asked = frame[target & (order >= n_own).to_numpy() | (target & (n_own == most))].groupby("user").head(10)
+    pull = br.borrowing(posterior, asked, draws=60)["pull"].abs().to_numpy()
+    who = asked["user"].to_numpy()
+    group = np.minimum(who // 4 % (most + 1), most) // 3 * 3
+    for own_source, color, words in ((True, SOURCE, "described by the source"), (False, VERDICT["negative"], "described by somebody else's")):
+        rows = (who % 4 != 0) == own_source
+        size = [pull[rows & (group == g)].mean() for g in np.unique(group)]
+        right.plot(np.unique(group) + 1, size, "o-", color=color, markersize=4)
+        right.text(9.5, size[2] + (0.03 if own_source else -0.03), words, color=color, fontsize=9, va="bottom" if own_source else "top")
+    right.set(xlabel="target ratings the user has given", ylabel="mean size of the pull (rating points)", ylim=(0, None))
+    return figure
+
+
+def negative():
+    """Gain and harm against the share of users whose source ratings are somebody else's, with and without a gate."""
+    figure, (ax,) = blank(7.2, 3.8)
+    method, shares, seeds = br.Gibbs(draws=80, warmup=150, chains=2), np.array([0.0, 0.25, 0.5, 0.75, 1.0]), range(4)
+    models = {
+        "CollectiveMF: trusts everybody": (br.models.CollectiveMF(rank=2), VERDICT["negative"]),
+        "TransferMF(gate=False): one map for all": (br.models.TransferMF(rank=2, gate=False), MUTED),
+        "TransferMF: a gate for each user": (br.models.TransferMF(rank=2), SOURCE),
+    }
+    gain, warned = np.zeros((len(models), len(shares), len(seeds))), np.zeros((len(models), len(shares), len(seeds)))
+    for s in seeds:
+        frame, _ = br.data.synthetic.cross_domain(
+            n_users=200, n_items=(50, 40), n_ratings=(25, 12), rank=2, correlation=0.95, seed=10 + s
+        )
+        order = np.random.default_rng(s).permutation(200)
+        for k, share in enumerate(shares):
+            some = order[: int(share * 200)]
+            place = np.arange(200)
+            place[some] = np.roll(some, 1)
+            moved = frame.assign(user=np.where(frame["domain"] == "source", place[frame["user"]], frame["user"]))
+            train, test = br.split.holdout(br.Interactions.from_frame(moved, target="target", value="value"), fraction=0.3)
+            bare = br.fit(br.models.PMF(rank=2), train, method, progress=False).log_score(test).mean()
+            for m, (model, _) in enumerate(models.values()):
+                arm = br.fit(model, train, method, progress=False)
+                gain[m, k, s] = arm.log_score(test).mean() - bare
+                with warnings.catch_warnings(record=True) as heard:
+                    warnings.simplefilter("always")
+                    br.conflict(arm, draws=40)
+                warned[m, k, s] = any(issubclass(w.category, br.errors.NegativeTransferWarning) for w in heard)
+    ax.axhline(0, color=INK, linewidth=0.8)
+    ax.text(1.0, 0.004, "no source", ha="right", va="bottom", fontsize=9, color=MUTED)
+    for m, (words, (_, color)) in enumerate(models.items()):
+        mean, alarm = gain[m].mean(1), warned[m].mean(1) > 0.5
+        ax.plot(100 * shares, mean, color=color, linewidth=2, label=words)
+        for filled in (False, True):
+            face = color if filled else "white"
+            ax.plot(100 * shares[alarm == filled], mean[alarm == filled], "o", color=color, markerfacecolor=face, markersize=6)
+    ax.legend(frameon=False, fontsize=9, loc="lower left")
+    ax.set(xlabel="users whose source ratings are somebody else's (%)", ylabel="log score gained a rating (nats)")
+    return figure
+
+
+PICTURES = {
+    "concept": {"domains": domains, "gate": gate, "weights": weights, "verdicts": verdicts},
+    "transfer": {"when": when, "weighed": weighed, "negative": negative},
+}
+
+
 def main():
     """Write the pictures named on the command line, or all."""
-    pictures = {"domains": domains, "gate": gate, "weights": weights, "verdicts": verdicts}
-    for name in sys.argv[1:] or pictures:
-        with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-            warnings.simplefilter("ignore", br.errors.BayesrecWarning)
-            figure = pictures[name]()
-            figure.savefig(IMAGES / f"concept_{name}.svg", metadata={"Date": None})
+    for page, pictures in PICTURES.items():
+        for name in [name for name in sys.argv[1:] or pictures if name in pictures]:
+            with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+                warnings.simplefilter("ignore", br.errors.BayesrecWarning)
+                pictures[name]().savefig(IMAGES / f"{page}_{name}.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

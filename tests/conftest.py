@@ -16,7 +16,7 @@ def _forget_stale_kernels():
     """Numba looks at the file of a function, not at those of the functions it calls: drop what is older than any of them."""
     folder = Path(br.__file__).parent
     newest = max((folder / f"{name}.py").stat().st_mtime for name in ("jit", "tiles", "rows", "kernels", "slices"))
-    for file in (folder / "__pycache__").glob("*.nb[ic]"):
+    for file in folder.rglob("__pycache__/*.nb[ic]"):
         if file.stat().st_mtime < newest:
             file.unlink(missing_ok=True)
 

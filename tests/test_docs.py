@@ -66,14 +66,15 @@ def test_cited_keys_exist():
     assert {"mcsherry2008", "tipping1999", "hoffman2014"} <= {key for found in cited.values() for key in found}
 
 
-def test_concept_pictures_say_how_they_were_made():
-    text, script = (ROOT / "docs/concepts.md").read_text(), (ROOT / "docs/figures.py").read_text()
-    drawn = re.findall(r'"(\w+)": \w+[,}]', re.search(r"pictures = (\{.+?\})", script)[1])
+@pytest.mark.parametrize(("kind", "page"), [("concept", "concepts.md"), ("transfer", "transfer.md")])
+def test_pictures_say_how_they_were_made(kind, page):
+    text, script = (ROOT / "docs" / page).read_text(), (ROOT / "docs/figures.py").read_text()
+    drawn = re.findall(r'"(\w+)": \w+[,}]', re.search(rf'"{kind}": (\{{.+?\}})', script)[1])
     assert drawn
-    assert {f"concept_{name}.svg" for name in drawn} == {path.name for path in (ROOT / "docs/images").glob("concept_*")}
+    assert {f"{kind}_{name}.svg" for name in drawn} == {path.name for path in (ROOT / "docs/images").glob(f"{kind}_*")}
     for name in drawn:
-        assert f"(images/concept_{name}.svg)" in text, f"docs/concepts.md does not show {name}"
-        assert f"`python docs/figures.py {name}`" in text, f"docs/concepts.md does not say what made {name}"
+        assert f"(images/{kind}_{name}.svg)" in text, f"{page} does not show {name}"
+        assert f"`python docs/figures.py {name}`" in text, f"{page} does not say what made {name}"
 
 
 def names_of(module):

@@ -23,6 +23,7 @@ from test_conjugate import by, calm, twist
 import bayesrec as br
 from bayesrec import conjugate
 from bayesrec.conjugate import Table
+from bayesrec.models import populations
 from bayesrec.models.base import Schema
 
 N = 3000  # replications; calm() has a false-alarm rate of 1e-4 a test, Bonferroni over its test functions
@@ -41,6 +42,9 @@ MODELS = {
     "TransferMF ard": (br.models.TransferMF(rank=RANK, prior_family="ard", gate_prior=(2.0, 3.0)), 1),
     "TransferMF horseshoe": (br.models.TransferMF(rank=RANK, prior_family="horseshoe", shrinkage=2.0), 2),
     "TransferMF commensurate": (br.models.TransferMF(rank=RANK, prior_family="commensurate", shrinkage=2.0), 1),
+    "TransferMF spike": (br.models.TransferMF(rank=RANK, prior_family="commensurate_spike_slab", gate=False), 1),
+    "TransferMF commensurate horseshoe": (br.models.TransferMF(rank=RANK, prior_family="commensurate_horseshoe"), 1),
+    "TransferMF distribution": (br.models.TransferMF(rank=RANK, link="distribution"), 1),
     "TransferMF open two": (br.models.TransferMF(rank=RANK, gate=False), 2),
 }
 DEFAULT, SLOW = list(MODELS)[:3], list(MODELS)[3:]
@@ -165,7 +169,7 @@ def world(name):
     with torch.random.fork_rng(devices=[]), pyro.poutine.block(), pyro.plate("replication", N, dim=-1):
         torch.manual_seed(0)
         x = {site: value.double().numpy() for site, value in model.prior(schema).items()}
-    if "source_vector" in x:
+    if "source_bias_scale" in x:
         x = augment(x, model, rng)
     value = eta(table, x) + noise_sd(table, x) * rng.standard_normal((N, len(table.user_of)))
     return World(model, table, x, value)
@@ -199,13 +203,16 @@ def features(w, x, leaves):
     bounded(out, "item_mean", x["item_mean"] * 2)
     bounded(out, "item_scale", np.log(x["item_scale"] * 3))
     bounded(out, "user_mean", x["user_mean"] * 2)
-    sd = np.sqrt(np.diagonal(x["user_cov"], axis1=1, axis2=2))
+    sd = sd_of_user = np.sqrt(np.diagonal(x["user_cov"], axis1=1, axis2=2))
     bounded(out, "user_sd", np.log(sd))
+    bounded(out, "user_sd of a spike", np.log(20 * sd))
     bounded(out, "correlation", (x["user_cov"] / sd[:, None] / sd[:, :, None])[:, *np.tril_indices(RANK + 1, -1)])
     bounded(out, "noise", np.log(x["noise"]))
     out["noise shared"] = np.tanh(np.log(x["noise"])).prod(1)
     theta = x["user_vector"]
-    if "source_vector" in x:
+    if "source_cov" in x:
+        apart(out, x, seen)
+    elif "source_vector" in x:
         used, both = x["phi_used"], (table.count[:-1] > 0) & (table.count[-1] > 0)
         in_source, own = seen[:-1], x["source_vector"] / source_sd(x)[:, :, None]
         theta = theta - np.einsum("nkij,nkuj->nui", whole_maps(w.model, x), used)
@@ -222,6 +229,11 @@ def features(w, x, leaves):
             moments(out, "map column", z[..., 1:, 0].reshape(len(z), -1, 1))
             for name, scale in scales.items():
                 bounded(out, name, np.log(scale))
+        if "discrepancy_local_scale" in x:
+            both_scales = np.column_stack([x["discrepancy_global_scale"], x["discrepancy_local_scale"]])
+            bounded(out, "discrepancy scale", np.log(both_scales))
+            ratio = sd_of_user / x["discrepancy_global_scale"][:, None] / x["discrepancy_local_scale"]
+            bounded(out, "sd by its scale", np.log(ratio))
         bounded(out, "source_bias", np.log(x["source_bias_scale"] * 2))
         on = x["on"] if leaves else x["on"][:, both]
         out["on"] = on.reshape(len(theta), -1).mean(1)
@@ -246,6 +258,23 @@ def features(w, x, leaves):
         bounded(out, "levels", np.log(2 * np.stack([x["level_within"], x["level_between"]], 1)))
         bounded(out, "log precision of user", x["user_log_precision"][:, seen])
     return out
+
+
+def apart(out, x, seen):
+    """Test functions of domains that share no user: source users, populations around common scales, ties."""
+    z = x["source_vector"] - x["source_mean"][:, :, None]
+    root = np.linalg.cholesky(x["source_cov"])[:, :, None]
+    moments(out, "phi", np.linalg.solve(root, z[..., None])[..., 0], seen[:-1])
+    bounded(out, "source_mean", 2 * x["source_mean"])
+    bounded(out, "ties", np.stack([x["user_tie"], x["item_tie"]], 1))
+    covs = np.concatenate([x["source_cov"], x["user_cov"][:, None]], axis=1)
+    sd = np.sqrt(np.diagonal(covs, axis1=2, axis2=3))
+    for side, scales in (("user", sd), ("item", x["item_scale"])):
+        ratio = np.log(scales / x[f"common_{side}_scale"][:, None])
+        bounded(out, f"common {side}", np.log(x[f"common_{side}_scale"]))
+        bounded(out, f"{side} ratio", ratio)
+        bounded(out, f"{side} ratio by tie", ratio * x[f"{side}_tie"][:, None, None])
+        out[f"{side} apart by tie"] = np.tanh(ratio**2).mean((1, 2)) * x[f"{side}_tie"]
 
 
 LEAVES = ("users", "items", "user_noise", "noise")  # blocks after which leaves belong to the hyperparameters
@@ -289,8 +318,11 @@ FAULTS = {
     "noise_spreads": [SQUARES, DOUBLED],
     "item_population": [DOUBLED, ("normal_mean", {"_2": by(1.5)})],
     "user_population": [SCATTER, NO_SHRINKAGE, ("huang_wand_covariance", {"_1": by(2.0), "_2": by(2.0)})],
+    "item_populations": [("_item_evidence", {"_2": by(1.5)}), ("_common_scale", {"_1": by(1.5)})],
+    "user_populations": [("_user_evidence", {"_2": by(1.5)}), ("_common_scale", {"_1": by(1.5)}), NO_SHRINKAGE],
     "map": [SCATTER, NO_SHRINKAGE, own_for_copy],
     "map_scale": [SQUARES, ("half_t_scale", {"_3": by(2.0)})],
+    "discrepancy": [("half_t_scale", {"_1": by(1.5)}), ("half_t_scale", {"_2": lambda n: n + 1})],
     "source_bias": [SQUARES, all_on],
     "gate": [("bernoulli_rate", {"_2": lambda prior: prior[::-1]}), ("bernoulli_rate", {"_0": lambda n: n + 1})],
     "transfer users": [("transfer_rows", {name: by(x)}) for name, x in (("_2", 2.0), ("_6", 1.1), ("_4", 1.1))],
@@ -303,7 +335,7 @@ def cases(names, mark=()):
         model, n_sources = MODELS[name]
         for block in model.blocks(design(n_sources + 1)):
             faults = FAULTS[block.name]
-            if block.name == "users" and "source_vector" in model.dims:
+            if block.name == "users" and "source_bias_scale" in model.dims:
                 faults = FAULTS["transfer users"] + FAULTS["gated users"] * model.gate
             for fault in [None, *(faults[:1] if name == "CollectiveMF" else faults)]:  # it shares its blocks with PMF
                 if not callable(fault) or model.gate:  # without gates these states are as they should be
@@ -314,7 +346,7 @@ def cases(names, mark=()):
 @pytest.mark.parametrize(("name", "block", "fault"), [*cases(DEFAULT), *cases(SLOW, pytest.mark.slow)])
 def test_block(name, block, fault, monkeypatch):
     if fault and not callable(fault):
-        twist(monkeypatch, conjugate, fault[0], **fault[1])
+        twist(monkeypatch, conjugate if hasattr(conjugate, fault[0]) else populations, fault[0], **fault[1])
     before = {"before_block": fault} if callable(fault) else {}
     assert calm(scores(world(name), [block], **before)) is (fault is None)
 

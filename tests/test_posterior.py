@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 
 import bayesrec as br
 from bayesrec.errors import DataError, DataWarning
-from bayesrec.likelihoods import BOUND
+from bayesrec.likelihoods.noise import BOUND
 from bayesrec.posterior import predictive
 
 
@@ -96,7 +96,7 @@ def test_the_rows_of_an_unknown_user_share_a_vector_in_joint_scores(name, reques
     rows = pd.concat([target_rows.tail(3), strangers.sample(frac=1, random_state=2)], ignore_index=True)
     _, user, joint = posterior.scores(rows)
     data, center, scale = posterior.data, posterior.schema.center[-1], posterior.schema.scale[-1]
-    population = posterior.model.population(posterior.latents())
+    population = posterior.model.population(posterior.latents(), posterior.schema)
     cov = population.user_cov[:, -1].double().numpy()
     bent = BOUND * np.tanh(population.user["user_log_precision"][:, -1].double().numpy() / BOUND)
     for unknown in (900, 901, 902):
@@ -122,10 +122,10 @@ def test_unknown_items_add_their_own_spread_to_joint_scores(transfer, target_row
     """Each row of an unknown item has the variance that it has alone, and shares the user with the others."""
     rows = target_rows.head(4).assign(user=900, item=[1, 777, 778, 2])
     _, _, joint = transfer.scores(rows)
-    items = transfer.data.items.encode(rows["item"], 1)
-    parts = predictive.components(transfer.model, transfer.draws, np.full(4, -1), items, np.full(4, 1))
-    _, mean, sd = next(iter(parts))
-    cov = transfer.model.population(transfer.latents()).user_cov[:, -1].double().numpy()
+    batch = transfer.data.encode(rows)
+    items, law = batch.item, next(iter(transfer.laws(batch)))[1]
+    mean, sd = law.inner, law.sd
+    cov = transfer.model.population(transfer.latents(), transfer.schema).user_cov[:, -1].double().numpy()
     value, density = transfer.schema.standardise(rows["rating"].to_numpy(), np.full(4, 1)), []
     for s in range(60):
         x = transfer.draw(*divmod(s, 30))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayesrec as br
@@ -194,8 +195,8 @@ def test_a_sequential_model_is_judged_against_pmf(data, prior):
     model, method = br.models.TransferMF(rank=RANK, source=prior), br.Gibbs(draws=40, warmup=40, chains=4)
     found = br.assess_transfer(model, data, method, folds=2, progress=False)
     assert (found.labels, found.verdict) == (("TransferMF", "PMF"), "positive")
-    with pytest.raises(DataError, match="source prior has none"):
-        br.worth_in_ratings(model, data, method, sizes=(0, 1))
+    alone = br.assess_transfer(model, data.only_target(), method, folds=2, progress=False)
+    assert (alone.verdict, alone.sources, len(alone.per_user)) == ("positive", ("source",), len(found.per_user))
     with pytest.raises(DataError, match="leave baseline out"):
         br.assess_transfer(model, data, method, folds=2, baseline=model, progress=False)
 
@@ -224,3 +225,23 @@ def test_a_commensurate_vector_is_the_source_vector_where_nothing_is_left_open(d
         out = block.update(state | {"user_cov": variance * np.eye(RANK + 1)}, rng)
         gap = out["user_vector"] - state["user_mean"] - out["source_vector"][0]
         assert bool(np.abs(gap).max() < 1e-3) is pooled
+
+
+def test_stack_and_worth_need_no_source_rows(data, prior):
+    """Held-out users keep what the prior says of them; where users have the prior of others it is worth less."""
+    target, method = data.only_target(), br.Gibbs(draws=20, warmup=30, chains=1)
+    turned = SourcePrior(prior.name, prior.users, np.roll(prior.mean, 1, 0), np.roll(prior.cov, 1, 0))
+    good, bad = (br.models.TransferMF(rank=RANK, source=one, gate=False) for one in (prior, turned))
+    mix = br.stack(good, target, method, folds=2, progress=False)
+    assert list(mix.arms) == ["none", "transfer"]
+    assert (mix.weights["transfer"] > 0.5).all()
+    assert br.recommend(mix, prior.users[:2], n=2).shape[0] == 4
+    found, other = (
+        br.worth_in_ratings(model, target, method, sizes=(0, 2, 3), folds=2, progress=False) for model in (good, bad)
+    )
+    assert (found.curve["gap"] - 2.0 * found.curve["se"] > other.curve["gap"]).all()
+    pd.testing.assert_series_equal(found.curve["loss_none"], other.curve["loss_none"])
+    strangers = SourcePrior(prior.name, [f"nobody {k}" for k in range(3)], prior.mean[:3], prior.cov[:3])
+    for call in (br.stack, br.worth_in_ratings, br.assess_transfer):
+        with pytest.raises(DataError, match="source prior"):
+            call(br.models.TransferMF(rank=RANK, source=strangers), target, method, folds=2, progress=False)

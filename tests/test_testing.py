@@ -102,8 +102,8 @@ class NarrowPopulation(TransferMF):
 class NarrowSource(CollectiveMF):
     """Is too sure about strangers in the source."""
 
-    def population(self, latents):
-        out = super().population(latents)
+    def population(self, latents, schema):
+        out = super().population(latents, schema)
         half = torch.tensor([0.5, 1.0])[:, None, None]
         return dataclasses.replace(out, user_cov=half * out.user_cov)
 
@@ -111,9 +111,9 @@ class NarrowSource(CollectiveMF):
 class SureOfNewItems(PMF):
     """Takes every unknown item for the average one."""
 
-    def population(self, latents):
-        out = super().population(latents)
-        return dataclasses.replace(out, item_var=0.0 * out.item_var)
+    def population(self, latents, schema):
+        out = super().population(latents, schema)
+        return dataclasses.replace(out, item_cov=0.0 * out.item_cov)
 
 
 class QuietStrangers(br.Gaussian):

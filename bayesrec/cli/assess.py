@@ -13,6 +13,8 @@ from bayesrec.cli.shell import NEGATIVE, say
 from bayesrec.errors import DataError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bayesrec.data import Interactions
     from bayesrec.diagnostics import TransferReport
     from bayesrec.inference import Method
@@ -30,6 +32,9 @@ def assess(
     n_support: Annotated[int, typer.Option(help="Target ratings that a held-out user keeps: 0 is a cold start.")] = 0,
     baseline: Annotated[str, typer.Option(help="pmf, or same: the same model without the source rows.")] = "pmf",
     min_effect: Annotated[float, typer.Option(help="Least difference a rating, in nats, worth a verdict.")] = 0.0,
+    sensitivity: Annotated[
+        bool, typer.Option(help="Fit the first fold again with the priors of the gate and the map changed: up to 4 more fits.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="HTML page to write; costs one more fit, on all rows.")] = None,
     fail_on_negative: Annotated[
         bool, typer.Option(help="Exit with 3 if the source hurts, for use in scripts.")
@@ -55,7 +60,9 @@ def assess(
         tell_data(rows)
         say(f"fitting {folds} folds, with the source and without: {2 * folds} fits")
         with whole_fits("there is no verdict yet and nothing was written"):
-            found = assess_transfer(what, rows, how, folds, n_support, other, method.seed, min_effect=min_effect)
+            found = assess_transfer(
+                what, rows, how, folds, n_support, other, method.seed, min_effect=min_effect, sensitivity=sensitivity
+            )
         page = None
         try:
             if report is not None:
@@ -86,6 +93,15 @@ def _page(model: Model, data: Interactions, method: Method, seed: int, found: Tr
     return page
 
 
+def _records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
+    """Rows of a table with their label, where it has one; None where there is no table."""
+    from bayesrec.tables import records
+
+    if table is None:
+        return None
+    return records(table if table.index.name is None else table.reset_index())
+
+
 def content(found: TransferReport, seconds: float, page: Path | None, lines: list[str]) -> dict[str, Any]:
     """The JSON object of a verdict."""
     from bayesrec.tables import records
@@ -101,6 +117,7 @@ def content(found: TransferReport, seconds: float, page: Path | None, lines: lis
         f"{found.entity}s": len(found.per_user),
         "rows": int(found.per_user["n"].sum()),
         "regimes": records(found.regimes.reset_index()),
+        **{name: _records(getattr(found, name)) for name in ("metrics", "segments", "sensitivity")},
         "summary": found.summary(),
         "report": None if page is None else str(page),
         "seconds": round(seconds, 3),

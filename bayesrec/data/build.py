@@ -12,6 +12,7 @@ import pandas as pd
 
 from bayesrec.data.batch import Batch, domain_codes
 from bayesrec.data.columns import Columns, nearest, require_columns
+from bayesrec.data.features import Features
 from bayesrec.data.frames import (
     Layout,
     backend_of,
@@ -49,13 +50,11 @@ def fields(frame: Any, target: Any, columns: Columns, shared: str, features: Map
         value, value_dtype = read_numbers(table, columns.value)
     time, time_dtype, zone = (None, None, None) if columns.time is None else read_time(table, columns.time)
     order = tuple(name for name in table.columns if name in columns.present().values())
-    built = {
-        "user": user_words.encode(users, domain),
-        "item": item_words.encode(items, domain),
-        "domain": domain,
-        "value": value,
-        "time": time,
-    }
+    codes = {"user": user_words.encode(users, domain), "item": item_words.encode(items, domain), "domain": domain}
+    for array in codes.values():
+        array.flags.writeable = False  # nobody else has them: no need of copies
+    del users, items
+    built = {**codes, "value": value, "time": time}
     return {
         **without_duplicates(built, len(item_words), stacklevel=4),
         "users": user_words,
@@ -97,9 +96,13 @@ def stacked(frames: Mapping[Any, Any], columns: Columns) -> Any:
 def without_duplicates(rows: dict[str, Any], n_items: int, stacklevel: int = 3) -> dict[str, Any]:
     """Keep the last row of each (user, item) of a domain, at its place, and warn about how many were dropped."""
     # one of the two sides is scoped by domain, so the pair of codes implies the domain
-    earlier = pd.Series(rows["user"] * n_items + rows["item"]).duplicated(keep="last").to_numpy()
-    if not earlier.any():
+    pair = rows["user"] * n_items
+    pair += rows["item"]
+    ordered = np.sort(pair)  # a table of hashes would take several times the room
+    if not (ordered[1:] == ordered[:-1]).any():
         return rows
+    del ordered
+    earlier = pd.Series(pair).duplicated(keep="last").to_numpy()
     warnings.warn(
         f"{earlier.sum()} row(s) repeat a (user, item) pair of their domain, the first is row {earlier.argmax()} "
         f"(rows count from 0); the last row of each pair is kept",
@@ -130,6 +133,8 @@ def to_frame(data: Interactions) -> Any:
 
 def only_target(data: Interactions) -> dict[str, Any]:
     """Return the fields that change where the target stands alone; see `Interactions.only_target`."""
+    if len(data.domains) == 1:
+        return {}
     rows, last = data.mask(data.is_target), len(data.domains) - 1
     side, codes = ("items", rows.item) if data.shared == "users" else ("users", rows.user)
     vocabulary = getattr(data, side)
@@ -137,7 +142,10 @@ def only_target(data: Interactions) -> dict[str, Any]:
     position = np.full(len(vocabulary), -1)
     position[here] = np.arange(len(here))
     blocks = tuple(b for b, code in zip(vocabulary.blocks, vocabulary.scopes or (), strict=True) if code == last)
-    kept = {side: Vocabulary(blocks, (0,) * len(blocks)), side[:-1]: position[codes]}
+    kept: dict[str, Any] = {side: Vocabulary(blocks, (0,) * len(blocks)), side[:-1]: position[codes]}
+    described = getattr(data, f"{side[:-1]}_features")
+    if isinstance(described, Features):
+        kept[f"{side[:-1]}_features"] = described.of_target(here)
     return {"domains": data.domains[-1:], "domain": np.zeros_like(rows.domain), **kept}
 
 

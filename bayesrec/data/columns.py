@@ -12,7 +12,7 @@ from bayesrec.errors import DataError
 #: Column names that answers (predictions, rankings, weights) add next to the ids.
 ANSWER_COLUMNS = frozenset(
     ("mean", "sd", "lower", "upper", "rank", "score", "source", "population", "target", "source_weight", "n", "delta",
-     "relevance")
+     "relevance", "reduction", "left")
 )  # fmt: skip
 #: Axes of every variable of ArviZ's trees, where ratings stand under the name of their column.
 TREE_AXES = frozenset(("chain", "draw"))

@@ -69,7 +69,7 @@ def lookup_keys(ids: Any) -> pd.Index:
     dtype = series.dtype
     whole = types.is_integer_dtype(dtype) and not series.isna().any()
     if whole and (dtype.kind == "i" or len(series) == 0 or int(series.max()) <= _INT64[1]):
-        return pd.Index(series.to_numpy(dtype=np.int64), copy=True)
+        return pd.Index(series.to_numpy(dtype=np.int64, copy=True))
     if isinstance(dtype, pd.StringDtype) or (
         types.is_object_dtype(dtype) and types.infer_dtype(series, skipna=False) == "string"
     ):

@@ -10,7 +10,12 @@ import pandas as pd
 from bayesrec.data.interactions import Interactions
 from bayesrec.errors import DataError
 
-__all__ = ["with_silent_source"]
+__all__ = ["with_silent_source", "with_users"]
+
+
+def with_users(data: Interactions, ids: pd.Index) -> Interactions:
+    """Return the same rows with the users ``ids`` beside those of the data."""
+    return data.extend_users(ids[data.users.encode(ids, None) < 0])
 
 
 def with_silent_source(data: Interactions, name: Any, ids: pd.Index) -> Interactions:
@@ -21,10 +26,8 @@ def with_silent_source(data: Interactions, name: Any, ids: pd.Index) -> Interact
     DataError
         A source with the name of the target.
     """
-    alone = data.only_target()
+    alone = with_users(data, ids).only_target()
     if name == alone.target:
         raise DataError(f"the source prior is of domain {name!r}, which is the target; choose another target.")
-    new = ids[alone.users.encode(ids, None) < 0]
-    users = alone.users.extend(new) if len(new) else alone.users
     items = replace(alone.items, scopes=tuple(scope + 1 for scope in alone.items.scopes or ()))
-    return replace(alone, domains=(name, alone.target), domain=alone.domain + 1, users=users, items=items)
+    return replace(alone, domains=(name, alone.target), domain=alone.domain + 1, items=items)

@@ -196,11 +196,16 @@ def kfold_users(
     >>> [len(test) for train, test in kfold_users(data, folds=5)]
     [6, 6, 6, 6, 6]
     """
-    rng = generator(seed)
-    eligible = _eligible(data, n_support)
+    return kfold_among(data, _eligible(data, n_support), folds, n_support, seed)
+
+
+def kfold_among(
+    data: Interactions, eligible: np.ndarray, folds: int, n_support: int, seed: int
+) -> Iterator[tuple[Interactions, Interactions]]:
+    """As `kfold_users`, of given users or items (codes, ascending). Internal."""
     if not isinstance(folds, int | np.integer) or not 2 <= folds <= len(eligible):
         raise DataError(f"folds must be from 2 to {len(eligible)}, the number of eligible {data.shared}; got {folds!r}")
-    parts = np.array_split(rng.permutation(eligible), folds)
+    parts = np.array_split(generator(seed).permutation(eligible), folds)
     return (_two(data, _held_rows(data, part, n_support, seed)) for part in parts)
 
 

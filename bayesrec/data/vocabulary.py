@@ -126,7 +126,7 @@ class Vocabulary:
         """
         keys = lookup_keys(ids)
         if self.scopes is None:
-            return self._keys[0].get_indexer(keys).astype(np.int64)
+            return self._keys[0].get_indexer(keys).astype(np.int64, copy=False)
         if scope is None:
             raise DataError("these ids belong to domains: encode needs scope, the domain code of each id")
         scope = np.broadcast_to(np.asarray(scope, dtype=np.int64), len(keys))
@@ -224,8 +224,10 @@ class Vocabulary:
 def _distinct(series: pd.Series, what: str) -> pd.Index:
     """Return the distinct ids of one scope, sorted, in their own dtype."""
     ids, keys = checked_ids(series, what)
+    if keys.dtype != object:
+        return pd.Index(np.sort(pd.unique(keys)), dtype=ids.dtype)
     codes, found = pd.factorize(keys, sort=True)
-    if keys.dtype == object and (found[codes] != keys).any():  # pandas 2 takes a NUL for the end of a string
+    if (found[codes] != keys).any():  # pandas 2 takes a NUL for the end of a string
         found = np.array(sorted(set(keys)), dtype=object)
         codes = pd.Index(found).get_indexer(keys)
     first = np.empty(len(found), dtype=np.int64)

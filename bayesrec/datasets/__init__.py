@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from bayesrec.datasets.amazon import amazon
 from bayesrec.datasets.anime import anime
-from bayesrec.datasets.build import by_category, by_file, by_genre, by_time
+from bayesrec.datasets.build import by_category, by_file, by_genre, by_split, by_time
+from bayesrec.datasets.cdrib import cdrib
 from bayesrec.datasets.common import Dataset
 from bayesrec.datasets.douban import douban
 from bayesrec.datasets.movielens import movielens
@@ -26,7 +27,9 @@ __all__ = [
     "by_category",
     "by_file",
     "by_genre",
+    "by_split",
     "by_time",
+    "cdrib",
     "ciao",
     "douban",
     "epinions",

@@ -240,6 +240,59 @@ def by_time(
     return _interactions(dataset, frame, target, user_features, item_features, shared)
 
 
+def by_split(
+    dataset: Dataset, source: Any, target: Any, *, value: str | None = "rating", splits: Sequence[str] = ("train", "valid", "test")
+) -> tuple[Interactions, ...]:
+    """Make Interactions of each split that the data set came with. Provisional.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With the columns `domain` and `split` in its ratings.
+    source : value or list of values
+        Domains whose rows of the first split inform. Their held-out rows belong to the other direction and are left out.
+    target : value
+        Domain to predict.
+    value : str or None
+        Column of ratings; None for clicks.
+    splits : sequence of str
+        Names in `split`, training first.
+
+    Returns
+    -------
+    tuple of Interactions
+        One for each split, all with the vocabularies of the whole; all but the first hold target rows only.
+
+    Raises
+    ------
+    DataError
+        No such columns, or a domain or a split that no row has.
+
+    Examples
+    --------
+    >>> ratings = pd.DataFrame({"user": [1, 1, 2, 2], "item": [7, 8, 7, 8], "rating": 1.0, "domain": ["a", "b", "a", "b"],
+    ...                         "split": ["train", "train", "train", "test"]})
+    >>> train, test = by_split(Dataset("toy", ratings), "a", "b", value=None, splits=("train", "test"))
+    >>> len(train), test.to_frame().to_dict("list")
+    (3, {'user': [2], 'item': [8], 'domain': ['b']})
+    """
+    frame = dataset.ratings
+    for column in ("domain", "split"):
+        if column not in frame:
+            raise DataError(f"{dataset.name} has no column {column!r}{nearest(column, frame)}; it has {list(frame)}")
+    for column, wanted in (("domain", _names(source, target)), ("split", splits)):
+        for name in wanted:
+            _check_known(name, list(pd.unique(frame[column])), column)
+    frame = frame[frame["domain"].isin(_names(source, target)) & frame["split"].isin(splits)]
+    frame = frame[(frame["domain"] == target) | (frame["split"] == splits[0])]
+    data = Interactions.from_frame(
+        frame, target=target, value=value, time="time" if "time" in frame else None, user_graph=dataset.trust
+    )
+    # of a pair that repeats, Interactions keep the last row: name the splits of the rows that are kept
+    split = frame.loc[~frame.duplicated(["user", "item", "domain"], keep="last"), "split"].to_numpy()
+    return tuple(data.mask(split == name) for name in splits)
+
+
 def _names(source: Any, target: Any) -> list:
     """Return the target, then the sources; a DataError if one is named twice."""
     several = isinstance(source, Sequence | np.ndarray) and not isinstance(source, str)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayesrec import mixtures
-from bayesrec.posterior import Posterior, predictive
+from bayesrec.posterior import Posterior
 
 __all__ = ["coverage", "forecast", "moments", "pit"]
 
@@ -17,7 +16,8 @@ def pit(posterior: Posterior, frame: Any) -> np.ndarray:
     """Probability integral transform: the predictive distribution function at each row's value, (row,). Provisional.
 
     Uniform on (0, 1) if the predictive distributions are calibrated and ratings continuous; ratings on a coarse
-    scale make it lumpy.
+    scale make it lumpy. Where predictions are probabilities of levels it is randomised: uniform between the distribution
+    function below a value and at it (Czado, Gneiting and Held 2009, `czado2009`), always by the same numbers.
 
     Parameters
     ----------
@@ -36,12 +36,11 @@ def pit(posterior: Posterior, frame: Any) -> np.ndarray:
     True
     """
     batch = posterior.data.encode(frame, need_value=True)
-    value = posterior.schema.standardise(np.asarray(batch.value), batch.domain)
+    value, chance = np.asarray(batch.value), np.random.default_rng(0).random(len(batch))
     out = np.empty(len(batch))
-    for rows, mean, sd in predictive.components(posterior.model, posterior.draws, batch.user, batch.item, batch.domain):
-        part = np.empty(len(mean))
-        mixtures.mixture_cdf(mean, sd, value[rows], part)
-        out[rows] = part
+    for rows, law in posterior.laws(batch):
+        above = law.cdf(value[rows])
+        out[rows] = above - chance[rows] * (above - law.below(value[rows]))
     return out
 
 
@@ -82,11 +81,9 @@ def moments(posterior: Posterior, frame: Any) -> tuple[np.ndarray, np.ndarray]:
     """Predicted ratings and their sds (row,), as `predict` has them, without the cost of intervals. Internal."""
     batch = posterior.data.encode(frame)
     centre, spread = np.empty((2, len(batch)))
-    for rows, mean, sd in predictive.components(posterior.model, posterior.draws, batch.user, batch.item, batch.domain):
-        centre[rows] = mean.mean(1)
-        spread[rows] = np.sqrt((sd**2).mean(1) + mean.var(1))
-    scale = posterior.schema.scale[batch.domain]
-    return centre * scale + posterior.schema.center[batch.domain], spread * scale
+    for rows, law in posterior.laws(batch):
+        centre[rows], spread[rows] = law.moments()
+    return centre, spread
 
 
 def coverage(u: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -13,25 +13,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayesrec import mixtures
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch
 from bayesrec.diagnostics.heldout import regime_of
 from bayesrec.diagnostics.weights import source_weight
 from bayesrec.diagnostics.wording import CHOICE, counted
-from bayesrec.errors import DataError, LoadError
-from bayesrec.inference import load
+from bayesrec.errors import DataError
+from bayesrec.likelihoods.predicted import Levels, Predicted
 from bayesrec.metrics import clustered_mean
 from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior, predictive
 
-__all__ = ["REGIMES", "Stack", "mixed"]
+__all__ = ["FORMAT", "META", "REGIMES", "ROWS", "Stack", "mixed"]
 
 REGIMES = ("cold", "few", "warm")
-CHUNK = 2**22  # components of rows that are looked at together
 TOLERANCE = 1e-9  # of the probability below a quantile
+FORMAT = 1
 META, ROWS = "stack.json", "rows.parquet"
-Parts = list[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +133,8 @@ class Stack:
         out, tail = np.empty((4, len(batch))), (1.0 - level) / 2.0
         for rows, parts in self._parts(frame, len(batch)):
             share = weight[:, rows]
-            centre = sum(w * mean.mean(1) for w, (mean, _) in zip(share, parts, strict=True))
-            spread = [(sd**2).mean(1) + ((mean - centre[:, None]) ** 2).mean(1) for mean, sd in parts]
+            centre = sum(w * law.mean.mean(1) for w, law in zip(share, parts, strict=True))
+            spread = [law.variance.mean(1) + ((law.mean - centre[:, None]) ** 2).mean(1) for law in parts]
             bounds = [_quantile(parts, share, p) for p in (tail, 1.0 - tail)]
             out[:, rows] = centre, np.sqrt((share * spread).sum(0)), *bounds
         return batch.answer(dict(zip(("mean", "sd", "lower", "upper"), out, strict=True)))
@@ -210,7 +208,7 @@ class Stack:
         return "\n".join([*lines, CHOICE])
 
     def save(self, path: str | Path) -> Path:
-        """Write the arms, the weights and the held-out scores to a folder; an existing stack there is replaced.
+        """Write the arms, the weights and the held-out scores to a folder, for ``br.load``; an existing stack there is replaced.
 
         Raises
         ------
@@ -226,32 +224,13 @@ class Stack:
             for k, arm in enumerate(self.arms.values()):
                 arm.save(fresh / f"arm-{k}")
             self.rows.to_parquet(fresh / ROWS)
-            meta = {"format": 1, "arms": list(self.arms), "weights": self.weights.to_dict("split")}
+            meta = {"format": FORMAT, "arms": list(self.arms), "weights": self.weights.to_dict("split")}
             (fresh / META).write_text(json.dumps(meta, indent=1))
             shutil.rmtree(path, ignore_errors=True)
             fresh.rename(path)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         return path
-
-    @classmethod
-    def load(cls, path: str | Path) -> Stack:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        LoadError
-            No saved stack there, or one that cannot be read.
-        """
-        folder = Path(path)
-        if not (folder / META).is_file():
-            raise LoadError(f"{str(path)!r} has no {META}: it is not a saved stack, or its writing was interrupted.")
-        try:
-            meta = json.loads((folder / META).read_text())
-            arms = {name: load(folder / f"arm-{k}") for k, name in enumerate(meta["arms"])}
-            return cls(arms, pd.DataFrame(**meta["weights"]), pd.read_parquet(folder / ROWS))
-        except (LookupError, TypeError, ValueError, OSError) as error:
-            raise LoadError(f"{str(path)!r} cannot be read: {error}") from error
 
     def _encode(self, frame: Any) -> tuple[Batch, np.ndarray]:
         """Rows in the codes of ``data``, and the weights (arm, row) of their users."""
@@ -271,12 +250,12 @@ class Stack:
         regime = regime_of(np.where(user >= 0, own[user], 0))
         return self.weights.to_numpy()[[REGIMES.index(name) for name in regime]].T
 
-    def _parts(self, frame: Any, n: int) -> Iterator[tuple[slice, Parts]]:
-        """Mean and sd (row, draw) of each arm's components in rating units, some rows at a time."""
+    def _parts(self, frame: Any, n: int) -> Iterator[tuple[slice, list[Predicted]]]:
+        """Predictive distributions of each arm, some rows at a time."""
         batches = [arm.data.encode(frame) for arm in self.arms.values()]
-        step = max(1, CHUNK // sum(arm.n_chains * arm.n_draws for arm in self.arms.values()))
+        step = min(predictive.rows_at_once(arm.model, arm.draws) for arm in self.arms.values())
         for rows in (slice(start, start + step) for start in range(0, n, step)):
-            yield rows, [_component(*pair, rows) for pair in zip(self.arms.values(), batches, strict=True)]
+            yield rows, [_law(*pair, rows) for pair in zip(self.arms.values(), batches, strict=True)]
 
 
 def mixed(scores: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -285,16 +264,18 @@ def mixed(scores: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return top + np.log((weight * np.exp(scores - top)).sum(0))
 
 
-def _quantile(parts: Parts, weight: np.ndarray, probability: float) -> np.ndarray:
+def _quantile(parts: list[Predicted], weight: np.ndarray, probability: float) -> np.ndarray:
     """Quantile (row,) of the mixture with weights (arm, row): it lies between the least and the largest of the arms."""
-    each = np.stack([predictive.quantiles(mean, sd, (probability,))[:, 0] for mean, sd in parts])
+    graded = [law for law in parts if isinstance(law, Levels)]
+    if graded:
+        share = np.sum([w[:, None] * law.share for w, law in zip(weight, graded, strict=True)], axis=0)
+        return Levels(share[:, None], graded[0].levels).quantiles((probability,))[:, 0]
+    each = np.stack([law.quantiles((probability,))[:, 0] for law in parts])
 
     def gap(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
         total = np.full(len(rows), -probability)
-        for w, (mean, sd) in zip(weight, parts, strict=True):
-            below = np.empty(len(rows))
-            mixtures.mixture_cdf(mean[rows], sd[rows], x, below)
-            total += w[rows] * below
+        for w, law in zip(weight, parts, strict=True):
+            total += w[rows] * law.cdf(x, rows)
         return total
 
     return _crossing(gap, each.min(0), each.max(0))
@@ -319,13 +300,10 @@ def _crossing(gap: Callable[[np.ndarray, np.ndarray], np.ndarray], low: np.ndarr
     return out
 
 
-def _component(arm: Posterior, batch: Batch, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sd (row, draw) of an arm for some rows of a batch, in rating units."""
+def _law(arm: Posterior, batch: Batch, rows: slice) -> Predicted:
+    """Predictive distributions of an arm for some rows of a batch, no more than are predicted at once."""
     codes = [code[rows] for code in (batch.user, batch.item, batch.domain)]
-    chunks = [pair for _, *pair in predictive.components(arm.model, arm.draws, *codes)]
-    mean, sd = (np.concatenate(part) for part in zip(*chunks, strict=True))
-    scale, center = arm.schema.scale[codes[2]][:, None], arm.schema.center[codes[2]][:, None]
-    return mean * scale + center, sd * scale
+    return next(iter(predictive.components(arm.model, arm.draws, arm.schema, *codes)))[1]
 
 
 def _rows_of(batch: Batch, keep: np.ndarray, with_domain: bool) -> pd.DataFrame:

@@ -16,9 +16,10 @@ __all__ = ["sensitivity", "variants"]
 def variants(model: Model) -> dict[str, Model]:
     """The model with the prior odds of an irrelevant source, and the scale of the map, doubled and halved. Internal.
 
-    Empty for a model without the fields ``gate_prior`` (the two counts of a Beta; the first is changed) and ``shrinkage``.
+    Empty for a model without the fields ``gate_prior`` (the two counts of a Beta; the first is changed) and ``shrinkage``, and
+    for one whose domains share no user, which uses neither.
     """
-    known = {field.name for field in fields(model)}
+    known = {field.name for field in fields(model)} if getattr(model, "link", "users") == "users" else set()
     varied: Any = model
     out: dict[str, Any] = {}
     for label, factor in (("x 2", 2.0), ("/ 2", 0.5)):

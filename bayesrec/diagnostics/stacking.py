@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayesrec.data import Interactions, split
+from bayesrec.data import Interactions
 from bayesrec.data.seeds import checked_seed, generator
+from bayesrec.diagnostics.folds import kfold
 from bayesrec.diagnostics.heldout import regime_of
 from bayesrec.diagnostics.mixture import REGIMES, Stack, mixed
 from bayesrec.errors import DataError
@@ -52,7 +53,8 @@ def stack(
     Parameters
     ----------
     model : Model
-        With the source, for example ``TransferMF()``.
+        With the source, for example ``TransferMF()``. One with a source prior needs target ratings alone; nothing can then be
+        pooled.
     data : Interactions
     method : Method
     folds : int
@@ -101,7 +103,7 @@ def stack(
         with whole_fits("a fit was interrupted; there are no weights from half an arm"):
             return {name: fit(arm, train, method, seed=seed, progress=progress) for name, arm in models.items()}
 
-    for fold, (_, test) in enumerate(split.kfold_users(data, folds=folds, n_support=n_support, seed=seed)):
+    for fold, (_, test) in enumerate(kfold(model, data, folds, n_support, seed)):
         held = np.isin(data.user, np.unique(test.user)) & (order >= keep[data.user])
         fitted, test = fits(data.mask(~held)), data.mask(held)
         who = {data.entity: data.users.decode(test.user), "regime": regime_of(keep[test.user]), "fold": fold}
@@ -118,8 +120,9 @@ def stack(
 
 def _models(model: Model, arms: Mapping[str, Model] | None) -> dict[str, Model]:
     if arms is None:
-        options: dict[str, Any] = {"rank": model.rank, "likelihood": model.likelihood}
-        return {"none": PMF(**options), "transfer": model, "pooled": CollectiveMF(**options)}
+        options: dict[str, Any] = {"rank": model.rank, "likelihood": model.likelihood, "features": model.features}
+        pooled = {} if getattr(model, "source", None) is not None else {"pooled": CollectiveMF(**options)}
+        return {"none": PMF(**options), "transfer": model} | pooled
     bad = [name for name in arms if not isinstance(name, str) or name in RESERVED]
     if bad or not arms:
         raise DataError(f"arms must have names other than {', '.join(RESERVED)}, at least one; got {list(arms)}")

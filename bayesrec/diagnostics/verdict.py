@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayesrec.data import Interactions, split
+from bayesrec.data import Interactions
 from bayesrec.data.seeds import checked_seed
 from bayesrec.diagnostics.beside import INTERRUPTED, at_once, in_order, stoppable
+from bayesrec.diagnostics.folds import kfold
 from bayesrec.diagnostics.heldout import HeldOut as HeldOut
 from bayesrec.diagnostics.heldout import held_out
 from bayesrec.diagnostics.heldout import regime_of as regime_of
@@ -122,7 +123,7 @@ def assess_transfer(
     method : Method
         Four chains or more, or the sampler's noise is not part of the standard error.
     folds : int
-        Every user with source and target rows is held out once.
+        Every user with source and target rows is held out once; with a source prior, every user whom it knows.
     n_support : int
         Target ratings a held-out user keeps: 0 judges cold start, 1 to 5 the regime "few".
     baseline : Model, optional
@@ -169,13 +170,14 @@ def assess_transfer(
     """
     seed = checked_seed(seed)
     _check_effect(min_effect)
-    baseline = PMF(rank=model.rank, likelihood=model.likelihood) if baseline is None else baseline
+    if baseline is None:
+        baseline = PMF(rank=model.rank, likelihood=model.likelihood, features=model.features)
     if getattr(baseline, "source", None) is not None:
         raise DataError(
             "the baseline must not see the source, and this one has a source prior; leave baseline out for PMF."
         )
     if segments is not None:  # before the work
-        for _, test in split.kfold_users(data, folds=folds, n_support=n_support, seed=seed):
+        for _, test in kfold(model, data, folds, n_support, seed):
             vocabulary, code = (test.users, test.user) if test.shared == "users" else (test.items, test.item)
             aligned(segments, pd.Index(vocabulary.decode(np.unique(code))), _key(data), data.entity)
     others = variants(model) if sensitivity else {}
@@ -187,6 +189,8 @@ def assess_transfer(
             parts.append(held_out(arm, bare, test))
             changed |= {name: held_out(x, bare, test) for name, x in zip(others, more, strict=False)}
     found = report(parts, data, _labels(model, baseline), min_effect, seed, segments)
+    prior = getattr(model, "source", None)
+    found = found if prior is None else replace(found, sources=(prior.name,))
     if not changed:
         return found
     first = {"default": parts[0]} | changed
@@ -206,7 +210,7 @@ def _fits(
     progress: bool,
 ) -> Generator[tuple[Interactions, Posterior, Posterior, list[Posterior]]]:
     """For each fold the held-out rows and the fits: with the source, without, and of the other models in the first fold."""
-    parts = split.kfold_users(data, folds=folds, n_support=n_support, seed=seed)
+    parts = kfold(model, data, folds, n_support, seed)
     n, method = at_once(method, 2 * folds + len(others))
     stop, tests = threading.Event(), list[Interactions]()
 

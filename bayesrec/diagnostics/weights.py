@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from bayesrec import conjugate
-from bayesrec.blocks import State
-from bayesrec.conjugate import Table
 from bayesrec.data.frames import make_frame
-from bayesrec.errors import DataError
-from bayesrec.models.base import Informants
+from bayesrec.diagnostics.informed import Informed, checked_draws, designs, informed, spread_out, target_rows
 from bayesrec.posterior import Posterior
 
 __all__ = ["relevance", "source_weight"]
@@ -57,30 +52,15 @@ def source_weight(posterior: Posterior, frame: Any, draws: int = 100) -> Any:
     >>> bool(((weights.source + weights.population + weights.target - 1).abs() < 1e-9).all())
     True
     """
-    _check_draws(draws)
+    places = spread_out(posterior, checked_draws(draws))
     posterior.require_data("source_weight")
-    batch = posterior.data.encode(frame)
-    last = posterior.schema.n_domains - 1
-    if (batch.domain != last).any():
-        row = int(np.argmax(batch.domain != last))
-        raise DataError(
-            f"row {row} belongs to domain {batch.domain_name[row]!r}; source weights are of predictions in the "
-            f"target {posterior.data.target!r}."
-        )
-    users, index = np.unique(batch.user, return_inverse=True)
-    known = index[batch.user >= 0] - int(len(users) > 0 and users[0] < 0)
-    item = batch.item[batch.user >= 0]
-    total = np.zeros((3, len(item)))
-    count = 0
-    for state, table, informants in _informants(posterior, users[users >= 0], draws):
-        vectors = np.concatenate([state["item_vector"], state["item_mean"][-1:]])[item].copy()
-        vectors[:, 0] = 1.0
-        total += _weights(posterior, state, table, informants, known, vectors)
-        count += 1
+    batch = target_rows(posterior, frame, "source weights are of predictions")
+    known = batch.user >= 0
+    users, index = np.unique(batch.user[known], return_inverse=True)
     out = np.zeros((3, len(batch)))
-    out[1, batch.user < 0] = 1.0
-    if count:
-        out[:, batch.user >= 0] = total / count
+    for one in informed(posterior, users, places):
+        out[:, known] += _weights(one, index, designs(one.state, batch.item[known]))
+    out[1, ~known] = 1.0
     out /= out.sum(0)
     names = posterior.data.columns
     answer = names.ids(batch.user_id, batch.item_id)
@@ -121,15 +101,11 @@ def relevance(posterior: Posterior, draws: int = 100) -> Any:
     >>> br.relevance(posterior).columns.tolist()
     ['user', 'domain', 'n', 'relevance']
     """
-    _check_draws(draws)
+    places = spread_out(posterior, checked_draws(draws))
     posterior.require_data("relevance")
     data = posterior.data
-    total: np.ndarray | float = 0.0
-    count = 0
-    for _, _, informants in _informants(posterior, np.arange(data.n_users), draws):
-        total = total + informants.relevance
-        count += 1
-    mean = np.asarray(total) / max(count, 1)
+    every = informed(posterior, np.arange(data.n_users), places)
+    mean = np.asarray(sum(one.informants.relevance for one in every)) / len(places)
     own = np.bincount(data.user[data.is_target], minlength=data.n_users)
     pairs = np.unique(np.stack([data.domain, data.user], axis=1)[~data.is_target], axis=0)
     if getattr(posterior.model, "source", None) is not None:  # no rows: whom the source prior knows
@@ -145,48 +121,13 @@ def relevance(posterior: Posterior, draws: int = 100) -> Any:
     return make_frame(table, data.layout.backend, {name: data.layout.domain_dtype})
 
 
-def _check_draws(draws: Any) -> None:
-    if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 1:
-        raise DataError(f"draws must be at least 1, not {draws!r}; give a whole number")
-
-
-def _informants(posterior: Posterior, users: np.ndarray, draws: int) -> Iterator[tuple[State, Table, Informants]]:
-    """State, ratings and informants of ``users`` (codes) for some draws, evenly spaced over all chains."""
-    if not len(users):
-        return
-    data = posterior.data
-    position = np.full(data.n_users, -1)
-    position[users] = np.arange(len(users))
-    mine = data.mask(position[data.user] >= 0)
-    table = Table.build(
-        position[mine.user],
-        mine.item,
-        mine.domain,
-        posterior.schema.standardise(mine.value, mine.domain),
-        n_users=len(users),
-        n_items=data.n_items,
-        item_domain=posterior.schema.item_domain.numpy(),
-        n_domains=posterior.schema.n_domains,
-        user_ids=data.users.decode(users),
-    )
-    n = posterior.n_chains * posterior.n_draws
-    for s in np.unique(np.linspace(0, n - 1, min(draws, n)).astype(int)):
-        state = posterior.draw(*divmod(int(s), posterior.n_draws), users=users)
-        yield state, table, posterior.model.prior_precision(state, table)
-
-
-def _weights(
-    posterior: Posterior, state: State, table: Table, informants: Informants, user: np.ndarray, vectors: np.ndarray
-) -> np.ndarray:
+def _weights(one: Informed, user: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Weights (3, row) of source, population and target for one draw."""
-    value, weight = posterior.model.likelihood.working(state, table, "user")
-    gram, _ = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
-    own = gram.reshape(table.n_users, table.n_domains, *gram.shape[1:])[:, -1]
-    out = np.zeros((3, len(user)))
-    for probability, source in zip(informants.probability, informants.source, strict=True):
-        cov = np.linalg.inv(informants.population + source + own)
+    who, out = one.informants, np.zeros((3, len(user)))
+    for probability, source in zip(who.probability, who.source, strict=True):
+        cov = np.linalg.inv(who.population + source + one.own)
         a = np.einsum("nij,nj->ni", cov[user], vectors)
         variance = np.einsum("ni,ni->n", a, vectors)
-        parts = [np.einsum("ni,nij,nj->n", a, part[user], a) for part in (source, informants.population, own)]
+        parts = [np.einsum("ni,nij,nj->n", a, part[user], a) for part in (source, who.population, one.own)]
         out += probability[user] * np.stack(parts) / variance
     return out

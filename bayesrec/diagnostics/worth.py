@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
-from bayesrec.data import Interactions, Vocabulary, split
+from bayesrec.data import Interactions, Vocabulary
 from bayesrec.data.seeds import checked_seed, generator
+from bayesrec.diagnostics.folds import kfold, known
 from bayesrec.diagnostics.stacking import own_order
 from bayesrec.diagnostics.wording import CHOICE, counted
 from bayesrec.errors import DataError
@@ -144,12 +145,12 @@ def worth_in_ratings(
     censored where sizes end. Negative worth is negative transfer. Wiesenfarth and Calderazzo (2020), for predictions.
 
     Each arm is fitted once a fold, without the held-out users, who are folded in with their source ratings and ``n`` of
-    the target: the fit learns nothing from them.
+    the target: the fit learns nothing from them. What a source prior says of them is there throughout.
 
     Parameters
     ----------
     model : Model
-        With the source, for example ``TransferMF()``.
+        With the source, for example ``TransferMF()``. One with a source prior needs target ratings alone.
     data : Interactions
     method : Method
     sizes : sequence of int
@@ -185,17 +186,14 @@ def worth_in_ratings(
     ([0, 2, 5], 180)
     """
     seed = checked_seed(seed)
-    if getattr(model, "source", None) is not None:
-        raise DataError(
-            "worth_in_ratings folds users in with their source ratings; a model with a source prior has none."
-        )
     data = data if data.shared == "users" else data.transposed()
-    steps = _checked(sizes, data)
+    steps, sequential = _checked(sizes, model, data), getattr(model, "source", None) is not None
     most = steps[-1]
-    baseline = PMF(rank=model.rank, likelihood=model.likelihood) if baseline is None else baseline
+    if baseline is None:
+        baseline = PMF(rank=model.rank, likelihood=model.likelihood, features=model.features)
     order = own_order(data, seed)
     frames = []
-    for _, test in split.kfold_users(data, folds=folds, n_support=most, seed=seed):
+    for _, test in kfold(model, data, folds, most, seed):
         users = np.unique(test.user)
         mine = np.isin(data.user, users)
         rest = _without(data, users)
@@ -203,23 +201,25 @@ def worth_in_ratings(
             arm = fit(model, rest, method, seed=seed, progress=progress)
             bare = fit_unchecked(baseline, rest.without_sources(), method, seed, progress)
         judged = data.mask(mine & (order >= most))
+        source, stranger = (arm, _forgetting(arm, data.users.decode(users))) if sequential else (None, arm)
         for n in steps:
             given = data.mask(mine & (order < n))
             own = given.mask(given.is_target)
+            given = own if sequential else given
             row = {data.entity: data.users.decode(users), "n": n, "rows": np.bincount(judged.user)[users]}
-            row["loss"] = _losses(arm.fold_in(given, seed), judged)
+            row["loss"] = _losses(source if source and not len(own) else stranger.fold_in(given, seed), judged)
             row["loss_none"] = _losses(bare.fold_in(own, seed) if len(own) else bare, judged)
             frames.append(pd.DataFrame(row))
     return measured(pd.concat(frames, ignore_index=True), data.entity, data.target, seed)
 
 
-def _checked(sizes: Sequence[int], data: Interactions) -> list[int]:
+def _checked(sizes: Sequence[int], model: Model, data: Interactions) -> list[int]:
     """Sizes as a list of int; a DataError if they make no sense or nobody can be held out."""
     steps = list(sizes)
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0 for n in steps)
     if not whole or len(steps) < 2 or steps != sorted(set(steps)):
         raise DataError(f"sizes must be two or more whole numbers, 0 or more, in ascending order; got {steps}")
-    rated = np.bincount(data.user[~data.is_target], minlength=data.n_users) > 0
+    rated = known(model, data)
     longest = int(np.bincount(data.user[data.is_target], minlength=data.n_users)[rated].max(initial=0))
     if longest <= steps[-1]:
         raise DataError(
@@ -234,6 +234,19 @@ def _without(data: Interactions, users: np.ndarray) -> Interactions:
     stay = ~np.isin(np.arange(data.n_users), users)
     kept = data.mask(stay[data.user])
     return replace(kept, user=(stay.cumsum() - 1)[kept.user], users=Vocabulary((data.users.ids[stay],)))
+
+
+def _forgetting(posterior: Posterior, ids: pd.Index) -> Posterior:
+    """The posterior without some users, who had no rating in the fit: they can be folded in, and keep what the prior says."""
+    data, schema = posterior.data, posterior.schema
+    gone = data.users.encode(ids, None)
+    stay = np.setdiff1d(np.arange(data.n_users), gone)
+    axes = {name: dims.index("user") for name, dims in posterior.model.dims.items() if "user" in dims}
+    draws = {name: np.take(x, stay, axis=2 + axes[name]) if name in axes else x for name, x in posterior.draws.items()}
+    fewer = _without(data, gone)
+    x = None if schema.user_x is None else schema.user_x[stay]
+    schema = replace(schema, n_users=len(stay), user_ids=fewer.users.decode(np.arange(len(stay))), user_x=x)
+    return replace(posterior, draws=draws, data=fewer, schema=schema)
 
 
 def _losses(posterior: Posterior, rows: Interactions) -> np.ndarray:

@@ -150,7 +150,7 @@ def fit(
     more: dict[str, Any] = (
         {} if device == "cpu" and watch is None else {"device": device, "watch": _watched_rows(view, watch)}
     )
-    return method.run(model, view, Schema.of(view), seed, progress, checkpoint, **more)
+    return method.run(model, view, Schema.of(view, model.likelihood), seed, progress, checkpoint, **more)
 
 
 def _check_device(device: Any) -> None:
@@ -178,7 +178,7 @@ def _view(model: Model, data: Interactions) -> Interactions:
 def fit_unchecked(model: Model, data: Interactions, method: Method, seed: int, progress: bool = False) -> Posterior:
     """Fit without asking whether the model has a source: the other arm of a negative-transfer gap."""
     view = _view(model, data)
-    return method.run(model, view, Schema.of(view), seed, progress)
+    return method.run(model, view, Schema.of(view, model.likelihood), seed, progress)
 
 
 def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int = 0) -> Any:
@@ -219,7 +219,7 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
     seed = checked_seed(seed)
     view = _view(model, data)
     model.check(view)
-    schema = Schema.of(view)
+    schema = Schema.of(view, model.likelihood)
     rows = view.mask(view.is_target)
     codes = Batch(*(torch.from_numpy(np.array(x)) for x in (rows.user, rows.item, rows.domain)))
     sites: dict[str, list[np.ndarray]] = {name: [] for name in model.dims}
@@ -229,7 +229,7 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
         for _ in range(draws):
             latents = model.prior(schema)
             value = model.likelihood.distribution(model.score(latents, codes), latents, codes).sample()
-            ratings.append(value.numpy() * schema.scale[-1] + schema.center[-1])
+            ratings.append(schema.units[-1].decode(value.numpy()))
             for name in sites:
                 sites[name].append(latents[name].numpy())
     prior = {name: np.stack(x)[None] for name, x in sites.items()}

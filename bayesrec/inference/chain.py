@@ -30,7 +30,7 @@ class Chain:
         self.rng = np.random.default_rng([seed, number])
         self.state: State = model.start(table, self.rng)
         self.sweep = 0
-        self.blocks = model.blocks(table)
+        self.blocks = [block for block in model.blocks(table) if block.swept]
         self.kept = ChainKept({}, Moments({}))
         self.watch: Watch | None = None
         self.file: ChainFile | None = None
@@ -58,8 +58,7 @@ class Chain:
         self.sweep += 1
 
     def _keep(self) -> None:
-        errors = self.model.squared_errors(self.state, self.table)
-        log_density = self.model.likelihood.log_density(self.state, self.table, errors)
+        log_density = self.model.log_density(self.state, self.table)
         if not np.isfinite(log_density):
             raise SamplingError(f"chain {self.number}, sweep {self.sweep - 1}: {self._blamed()} are not finite.")
         self.kept.put(self.state, log_density)

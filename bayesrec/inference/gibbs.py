@@ -135,8 +135,9 @@ class Gibbs(Method):
         goal, most = self.draws, self.max_draws or self.draws
         if checkpoint is not None:
             same = fingerprint(
-                model, *_prior(model), replace(self, threads=None, memory=None), seed, *_columns(data), *_columns(watch)
-            )
+                model, *_prior(model), schema.user_x, schema.item_x, replace(self, threads=None, memory=None), seed,
+                *_columns(data), *_columns(watch),
+            )  # fmt: skip
             _restore(chains, kept, [ChainFile(checkpoint, c, same) for c in range(self.chains)])
         interrupted, reached = False, True
 

@@ -136,7 +136,7 @@ class NUTS(Method):
                     for name, x in params.items()
                 }
                 state = {name: x.detach().numpy() for name, x in latents.items()}
-                stats.append(model.likelihood.log_density(state, table, model.squared_errors(state, table)))
+                stats.append(model.log_density(state, table))
                 draws.append({name: x.astype(np.float32) for name, x in state.items()})
             bar.advance()
 
@@ -155,11 +155,15 @@ def joint(model: Model, schema: Schema, data: Interactions) -> Callable[[], None
     """The Pyro program of prior and observed ratings, in sd units."""
     batch = Batch(*(torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain)))
     value = torch.from_numpy(schema.standardise(data.value, data.domain))
+    exponents = model.exponents(schema.n_domains)
 
     def program() -> None:
         latents = model.prior(schema)
         ratings = model.likelihood.distribution(model.score(latents, batch), latents, batch)
-        pyro.sample("_ratings", ratings.to_event(1), obs=value)
+        if exponents is None:
+            pyro.sample("_ratings", ratings.to_event(1), obs=value)
+        else:
+            pyro.factor("_ratings", (torch.from_numpy(exponents)[batch.domain] * ratings.log_prob(value)).sum())
 
     return program
 

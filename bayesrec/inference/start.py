@@ -21,7 +21,7 @@ def first_block(blocks: list[Block]) -> int:
 
 def warm_start(model: Model, table: Table, rng: np.random.Generator, sweeps: int) -> tuple[State, list[Block]]:
     """State after some sweeps from ``model.start``, and the blocks. Near zero factors stay asleep for long."""
-    blocks, state = model.blocks(table), model.start(table, rng)
+    blocks, state = [block for block in model.blocks(table) if block.swept], model.start(table, rng)
     for sweep in range(sweeps):
         for block in blocks[first_block(blocks) if sweep == 0 else 0 :]:
             state |= block.update(state, rng)

@@ -14,13 +14,14 @@ from bayesrec.blocks import State
 from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
-from bayesrec.errors import ConvergenceWarning, SamplingError
+from bayesrec.errors import ConvergenceWarning, SamplingError, UnsupportedMethodError
 from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
 from bayesrec.inference.guide import Guide, Prior
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import warm_start
 from bayesrec.likelihoods import Latents
 from bayesrec.models.base import Batch, Model, Schema
+from bayesrec.models.features import item_loc
 from bayesrec.posterior import Posterior
 from bayesrec.sums import log_evidence, row_sums
 
@@ -88,6 +89,10 @@ class SVI(Method):
     ) -> Posterior:
         """Fit one chain after another; Ctrl-C stops climbing and keeps what was reached."""
         needs_gibbs(self, checkpoint, device, watch)
+        if not model.likelihood.svi:
+            raise UnsupportedMethodError(
+                f"SVI fits likelihoods whose ratings are normal given the factors so far, not {model.likelihood!r}; use Gibbs."
+            )
         table = schema.table(data)
         kept: list[dict[str, np.ndarray]] = []
         stats: list[np.ndarray] = []
@@ -151,6 +156,7 @@ class Bound:
         leaves = model.leaves(table) | {"item_vector": np.ones(table.n_items, dtype=bool)}
         self.guide = Guide(model, schema, state, leaves)
         self.index = model.rater_index(table)
+        self.item_x = None if table.item_x is None else table.item_x.astype(np.float32)
         self.value = table.item_value.astype(np.float32)
         self.rated = np.flatnonzero(table.rated)
 
@@ -164,9 +170,11 @@ class Bound:
         """Log density of all ratings given users and hyperparameters, scaled up from those of ``items``."""
         table = self.table
         precision = self.model.likelihood.precision(latents).expand(table.n_domains, table.n_users)
+        exponents = self.model.exponents(table.n_domains)
+        power = torch.ones(()) if exponents is None else torch.as_tensor(exponents, dtype=precision.dtype)[:, None]
         gram, linear, square = row_sums(
             self.model.raters(latents),
-            precision.reshape(-1),
+            (power * precision).reshape(-1),
             items,
             table.item_ptr,
             self.index,
@@ -174,9 +182,10 @@ class Bound:
             self.value,
         )
         domain = torch.from_numpy(table.item_domain[items])
-        mean, sd = (latents[name].index_select(0, domain) for name in ("item_mean", "item_scale"))
+        mean = item_loc(latents, domain, None if self.item_x is None else self.item_x[items])
+        sd = latents["item_scale"].index_select(0, domain)
         part = log_evidence(mean, sd, gram, linear).sum() - 0.5 * square.sum()
-        constant = 0.5 * (torch.from_numpy(table.count) * (precision / (2.0 * torch.pi)).log()).sum()
+        constant = 0.5 * (torch.from_numpy(table.count) * power * (precision / (2.0 * torch.pi)).log()).sum()
         return len(self.rated) / len(items) * part + constant
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -189,8 +198,7 @@ class Bound:
                 latents = Prior(latents, self.guide.leaves, draw=True).run(self.model, self.schema).latents
                 state: State = {name: x.numpy().astype(np.float64) for name, x in latents.items()}
                 state |= self.items.update(state, rng)
-                errors = self.model.squared_errors(state, self.table)
-                stats.append(self.model.likelihood.log_density(state, self.table, errors))
+                stats.append(self.model.log_density(state, self.table))
                 for name, draws in out.items():
                     draws.append(np.asarray(state[name], dtype=np.float32))
         return {name: np.stack(x) for name, x in out.items()}, np.array(stats)

@@ -27,7 +27,8 @@ class Watch:
         self.places = {side: np.unique(code[code >= 0]) for side, code in (("user", batch.user), ("item", batch.item))}
         sides = zip(self.places.values(), (batch.user, batch.item), strict=True)
         self.codes = (*(np.where(code >= 0, np.searchsorted(own, code), -1) for own, code in sides), batch.domain)
-        self.value = None if batch.value is None else schema.standardise(np.asarray(batch.value), batch.domain)
+        self.schema = schema
+        self.value = None if batch.value is None else np.asarray(batch.value)
         self.n = 0
         self.sums = np.zeros((4, len(batch)))  # mean, sum of squared deviations of means, sum of variances, log density
         self.sums[3] = -np.inf
@@ -52,16 +53,16 @@ class Watch:
             return
         draws = {name: np.stack([draw[name] for draw in self.waiting])[None] for name in self.model.dims}
         self.waiting = []
-        for rows, mean, sd in predictive.components(self.model, draws, *self.codes):
+        for rows, law in predictive.components(self.model, draws, self.schema, *self.codes):
             centre, squares, variances, density = self.sums[:, rows]
+            mean = law.mean
             n, k = self.n, mean.shape[1]
             own = mean.mean(1)
             squares += ((mean - own[:, None]) ** 2).sum(1) + (own - centre) ** 2 * n * k / (n + k)
             centre += (own - centre) * k / (n + k)
-            variances += (sd**2).sum(1)
+            variances += law.variance.sum(1)
             if self.value is not None:
-                each = -0.5 * ((self.value[rows, None] - mean) / sd) ** 2 - np.log(sd) - 0.5 * np.log(2.0 * np.pi)
-                density[:] = np.logaddexp(density, np.logaddexp.reduce(each, axis=1))
+                density[:] = np.logaddexp(density, np.logaddexp.reduce(law.log_density(self.value[rows]), axis=1))
         self.n += len(draws[next(iter(draws))][0])
 
 
@@ -75,10 +76,9 @@ def watched(chains: list[Watch], schema: Schema, batch: Batch) -> Any:
     within = (squares / np.maximum(n - 1, 1)).mean(0)
     between = means.var(0, ddof=1) if len(chains) > 1 else np.full(len(mean), np.nan)
     total = (squares.sum(0) + (n * (means - mean) ** 2).sum(0) + variances.sum(0)) / n.sum()
-    center, scale = schema.center[batch.domain], schema.scale[batch.domain]
     with np.errstate(invalid="ignore", divide="ignore"):
         rhat = np.sqrt(1.0 + between / within)
-    out = {"mean": mean * scale + center, "sd": np.sqrt(total) * scale}
+    out = {"mean": mean, "sd": np.sqrt(total)}
     if batch.value is not None:
-        out["log_score"] = np.logaddexp.reduce(density, axis=0) - np.log(n.sum()) - np.log(scale)
+        out["log_score"] = np.logaddexp.reduce(density, axis=0) - np.log(n.sum())
     return batch.answer(out | {"rhat": rhat})

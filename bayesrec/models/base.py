@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bayesrec.blocks import Block, State
+from bayesrec import conjugate
+from bayesrec.blocks import Block, State, remembered
 from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
+from bayesrec.data.features import described, matrices
 from bayesrec.errors import DataError
-from bayesrec.likelihoods import Gaussian, Latents, Likelihood
+from bayesrec.likelihoods import Fitted, Gaussian, Latents, Likelihood, Units
 
 __all__ = ["Batch", "Informants", "Model", "Population", "Schema"]
 
@@ -31,8 +33,14 @@ class Schema:
     item_domain : Tensor of int, (item,)
     center, scale : ndarray, (domain,)
         Mean and sd of each domain's training ratings: models work on ``(value - center) / scale``.
+    levels : tuple of ndarray
+        The values that each domain's ratings can take, where the likelihood knows levels: models work on their numbers.
     user_ids : pandas.Index, optional
         Ids of the users, for models that know something of single users beforehand.
+    user_x, item_x : ndarray, (user, feature) and (item, feature), optional
+        Features, for models that use them: mean 0 and sd 1 in each domain.
+    user_moment, item_moment : ndarray, (feature, feature) and (domain, feature, feature), optional
+        Their second moments over the members of the fit.
     """
 
     n_users: int
@@ -42,27 +50,43 @@ class Schema:
     center: np.ndarray
     scale: np.ndarray
     user_ids: Any = None
+    levels: tuple = ()
+    user_x: np.ndarray | None = None
+    item_x: np.ndarray | None = None
+    user_moment: np.ndarray | None = None
+    item_moment: np.ndarray | None = None
 
     @classmethod
-    def of(cls, data: Interactions) -> Schema:
-        """Read sizes and units off the training data; a domain without spread gets unit scale."""
-        center, scale = np.zeros(len(data.domains)), np.ones(len(data.domains))
-        for code in range(len(data.domains)):
-            value = data.value[data.domain == code]
-            if len(value):
-                center[code], scale[code] = value.mean(), value.std() or 1.0
+    def of(cls, data: Interactions, likelihood: Likelihood | None = None) -> Schema:
+        """Read sizes and units off the training data, as the likelihood (Gaussian) has it."""
+        likelihood = likelihood or Gaussian()
+        units = likelihood.units([data.value[data.domain == code] for code in range(len(data.domains))])
+        center, scale = np.array([one.center for one in units]), np.array([one.scale for one in units])
+        levels = tuple(one.levels for one in units)
         item_domain = torch.from_numpy(np.array(data.item_domain))
         ids = data.users.decode(np.arange(data.n_users))
-        return cls(data.n_users, data.n_items, data.domains, item_domain, center, scale, ids)
+        sizes = data.n_users, data.n_items, data.domains
+        return cls(*sizes, item_domain, center, scale, ids, levels, **matrices(data))
 
     @property
     def n_domains(self) -> int:
         """Number of domains, the target included."""
         return len(self.domains)
 
+    @property
+    def units(self) -> list[Units]:
+        """Units of each domain."""
+        levels = self.levels or (None,) * self.n_domains
+        return [Units(float(c), float(s), k) for c, s, k in zip(self.center, self.scale, levels, strict=True)]
+
     def standardise(self, value: np.ndarray, domain: np.ndarray) -> np.ndarray:
-        """Ratings (row,) in sd units of their domain."""
-        return (value - self.center[domain]) / self.scale[domain]
+        """Ratings (row,) as the model sees them: in sd units of their domain, or the number of their level."""
+        if all(one.levels is None for one in self.units):
+            return (value - self.center[domain]) / self.scale[domain]
+        out = np.empty(len(value))
+        for code, one in enumerate(self.units):
+            out[domain == code] = one.encode(value[domain == code])
+        return out
 
     def table(self, data: Interactions) -> Table:
         """Sort the rows of ``data`` for the row updates."""
@@ -76,6 +100,8 @@ class Schema:
             item_domain=self.item_domain.numpy(),
             n_domains=self.n_domains,
             user_ids=self.user_ids,
+            user_x=self.user_x,
+            item_x=self.item_x,
         )
 
 
@@ -99,14 +125,14 @@ class Population:
     item : dict of Tensor
         The same for items, with a domain axis in the place of the item axis.
     user_cov : Tensor, (..., domain, R, R)
-    item_var : Tensor, (..., domain, R)
+    item_cov : Tensor, (..., domain, R, R)
         Spread around the fill-in values, to be integrated out.
     """
 
     user: Latents
     item: Latents
     user_cov: Tensor
-    item_var: Tensor
+    item_cov: Tensor
 
 
 @dataclass(frozen=True)
@@ -116,18 +142,28 @@ class Informants:
     Attributes
     ----------
     probability : ndarray, (component, user)
-        Posterior probability of each configuration of gates; one component for models without gates.
+        Posterior probability of each configuration of gates; one component for models without gates. In the first all
+        sources are used.
+    before : ndarray, (component, user)
+        The same before the user's target ratings.
     population : ndarray, (user, R, R)
         Precision that comes from the target population.
     source : ndarray, (component, user, R, R)
         Precision that the user's source ratings add.
+    population_mean : ndarray, (user, R)
+        Prior mean of the user's target vector without the source.
+    mean : ndarray, (component, user, R)
+        Prior mean with the user's source ratings; that without where they add nothing.
     relevance : ndarray, (source, user)
         Posterior probability that a source is relevant to the user; NaN without source rows or without a gate.
     """
 
     probability: np.ndarray
+    before: np.ndarray
     population: np.ndarray
     source: np.ndarray
+    population_mean: np.ndarray
+    mean: np.ndarray
     relevance: np.ndarray
 
 
@@ -141,10 +177,13 @@ class Model(ABC):
         Number of factors.
     likelihood : Likelihood
         ``Gaussian()`` unless given.
+    features : bool
+        Whether prior means depend on ``user_features`` and ``item_features`` of the data, as far as there are any.
     """
 
     rank: int = 8
     likelihood: Likelihood = Gaussian()
+    features: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, (int, np.integer)) or self.rank < 1:
@@ -152,6 +191,8 @@ class Model(ABC):
         object.__setattr__(self, "rank", int(self.rank))  # a NumPy integer is no JSON
         if not isinstance(self.likelihood, Likelihood):
             raise DataError(f"likelihood must be a likelihood such as Gaussian(), not {self.likelihood!r}")
+        if not isinstance(self.features, bool):
+            raise DataError(f"features must be True or False, not {self.features!r}; the features come with the data")
 
     @property
     @abstractmethod
@@ -165,7 +206,11 @@ class Model(ABC):
 
     def view(self, data: Interactions) -> Interactions:
         """Return the part of the data that the model looks at."""
-        return data
+        return self.with_features(data)
+
+    def with_features(self, data: Interactions) -> Interactions:
+        """Return the data with features as numbers and all whom they describe, if the model uses features."""
+        return described(data) if self.features else data
 
     def check(self, data: Interactions) -> None:
         """Refuse data that the model cannot use."""
@@ -202,8 +247,8 @@ class Model(ABC):
         """Row of ``raters`` that each rating belongs to, in item order."""
 
     @abstractmethod
-    def population(self, latents: Latents) -> Population:
-        """Prior of unknown users and items."""
+    def population(self, latents: Latents, schema: Schema | None) -> Population:
+        """Prior of unknown users and items, whose features are unknown too; without a schema the spreads lack them."""
 
     @abstractmethod
     def start(self, table: Table, rng: np.random.Generator) -> State:
@@ -211,7 +256,11 @@ class Model(ABC):
 
     @abstractmethod
     def blocks(self, table: Table) -> list[Block]:
-        """Conjugate blocks, in the order of a sweep."""
+        """Conjugate blocks, in the order of a sweep; those that are not ``swept`` are for ``fold_in``."""
+
+    def exponents(self, n_domains: int) -> np.ndarray | None:
+        """Power to which the density of each domain's ratings is raised, (domain,); None where all are 1."""
+        return None
 
     def leaves(self, table: Table) -> dict[str, np.ndarray]:
         """Members that no rating informs but through their prior, as masks over the leading axes of their sites.
@@ -221,8 +270,38 @@ class Model(ABC):
         return {"item_vector": ~table.rated} | self.likelihood.leaves(table)
 
     @abstractmethod
+    def cell_vectors(self, state: State, table: Table) -> np.ndarray:
+        """Vectors of all users in all domains in the order of ``table.user_ptr``, (user * domain, R)."""
+
+    def fitted(self, table: Table) -> Fitted:
+        """What the vectors of a state say of the ratings of a table."""
+        sites = (*(name for name in self.latent_dims if name.endswith("_vector")), "response")
+        item_index, workers = table.user_item, table.workers
+
+        def errors(state: State) -> np.ndarray:
+            out = conjugate.row_squared_errors(
+                table.user_ptr, item_index, self.likelihood.response(state, table), state["item_vector"],
+                self.cell_vectors(state, table), workers,
+            )  # fmt: skip
+            return out.reshape(table.n_users, table.n_domains).T
+
+        def eta(state: State) -> np.ndarray:
+            rows = self.cell_vectors(state, table)
+            return conjugate.row_scores(table.user_ptr, item_index, state["item_vector"], rows, workers)
+
+        return Fitted(remembered(errors, sites), remembered(eta, sites[:-1]))
+
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
         """Sum of squared residuals of each user in each domain, (domain, user)."""
+        return self.fitted(table).errors(state)
+
+    def log_density(self, state: State, table: Table) -> float:
+        """Log density of the ratings of a table."""
+        return self.likelihood.log_density(state, table, self.fitted(table))
+
+    def observed(self, state: State, table: Table) -> tuple[np.ndarray, np.ndarray]:
+        """A normal response and its precision (rating,) that say what a rating says, in user order."""
+        return self.likelihood.observed(state, table, self.fitted(table))
 
     @abstractmethod
     def prior_precision(self, state: State, table: Table) -> Informants:

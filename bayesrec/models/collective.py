@@ -10,6 +10,7 @@ from bayesrec import conjugate
 from bayesrec.blocks import State
 from bayesrec.conjugate import Table
 from bayesrec.models.base import Informants
+from bayesrec.models.features import user_means
 from bayesrec.models.single import SingleVector
 
 __all__ = ["CollectiveMF"]
@@ -29,6 +30,8 @@ class CollectiveMF(SingleVector):
         Number of factors.
     likelihood : Likelihood
         Gaussian unless given.
+    features : bool
+        Whether the prior means of users and items depend on their features: docs/models/side_information.md.
 
     Examples
     --------
@@ -38,13 +41,20 @@ class CollectiveMF(SingleVector):
 
     def prior_precision(self, state: State, table: Table) -> Informants:
         """The source's part is the precision of the user's source ratings."""
-        value, weight = self.likelihood.working(state, table, "user")
-        grams, _ = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
-        grams = grams.reshape(table.n_users, table.n_domains, *grams.shape[1:])
+        value, weight = self.observed(state, table)
+        grams, linear = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
+        size = grams.shape[-1]
+        source = grams.reshape(table.n_users, table.n_domains, size, size)[:, :-1].sum(1)
+        told = linear.reshape(table.n_users, table.n_domains, size)[:, :-1].sum(1)
         precision = np.linalg.inv(state["user_cov"])
+        mean = np.broadcast_to(user_means(state, table), (table.n_users, size))
+        moved = np.linalg.solve(precision + source, (told - np.einsum("uij,uj->ui", source, mean))[..., None])[..., 0]
         return Informants(
             probability=np.ones((1, table.n_users)),
+            before=np.ones((1, table.n_users)),
             population=np.broadcast_to(precision, (table.n_users, *precision.shape)),
-            source=grams[:, :-1].sum(1)[None],
+            source=source[None],
+            population_mean=mean,
+            mean=(mean + moved)[None],
             relevance=np.full((table.n_domains - 1, table.n_users), np.nan),
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+from math import comb
+
 import numpy as np
 
 from bayesrec.blocks import State
 from bayesrec.models.base import Informants
 
-__all__ = ["informants"]
+__all__ = ["informants", "source_precision"]
 
 
 def informants(
@@ -31,18 +34,13 @@ def informants(
     """
     n_sources, size = scale.shape
     n_users = len(gram)
-    shift = np.zeros((n_sources, n_users, size))
-    own, pop = np.zeros((n_sources, n_users, size, size)), np.zeros((n_sources, size, size))
-    for k, w in enumerate(maps):
-        cov = np.linalg.inv(gram[:, k] + np.diag(1.0 / scale[k] ** 2))
-        shift[k] = (cov @ linear[:, k, :, None])[..., 0] @ w.T
-        pop[k] = (w * scale[k] ** 2) @ w.T
-        # a user of whom the source knows nothing has the prior itself, to the last bit: the source's share is zero
-        own[k] = np.where(known[k][:, None, None], w @ cov @ w.T, pop[k])
+    own, pop, cov = _carried(maps, scale, gram, known)
+    shift = np.stack([(cov[k] @ linear[:, k, :, None])[..., 0] @ w.T for k, w in enumerate(maps)])
     v_pop = state["user_cov"] + pop.sum(0)
     population = np.linalg.inv(v_pop)
     source = np.empty((len(configurations), n_users, size, size))
-    log_chance = np.zeros((len(configurations), n_users))
+    means = np.empty((len(configurations), n_users, size))
+    log_chance, evidence = np.zeros((2, len(configurations), n_users))
     for c, on in enumerate(configurations):
         v_src = np.broadcast_to(state["user_cov"], (n_users, size, size)).copy()
         mean = np.broadcast_to(state["user_mean"], (n_users, size)).copy()
@@ -53,18 +51,71 @@ def informants(
                 log_chance[c] += np.log1p(-state["gate"][k]) if on[k] else np.log(state["gate"][k])
         same = np.all([~known[k] | (not on[k]) for k in range(n_sources)], axis=0)
         source[c] = np.where(same[:, None, None], 0.0, np.linalg.inv(v_src) - population)
-        log_chance[c] += _log_evidence(v_src, mean, gram[:, -1], linear[:, -1])
-    chance = np.exp(log_chance - log_chance.max(0))
-    chance /= chance.sum(0)
+        means[c] = np.where(same[:, None], state["user_mean"], mean)
+        evidence[c] = _log_evidence(v_src, mean, gram[:, -1], linear[:, -1])
+    before, chance = _shares(log_chance), _shares(log_chance + evidence)
     open_gates = np.array(configurations, dtype=bool)
     relevance = np.stack([chance[open_gates[:, k]].sum(0) for k in range(n_sources)])
     unknown = ~known if gate else np.ones_like(relevance, dtype=bool)
     return Informants(
         probability=chance,
+        before=before,
         population=np.broadcast_to(population, (n_users, size, size)),
         source=source,
+        population_mean=np.broadcast_to(state["user_mean"], (n_users, size)),
+        mean=means,
         relevance=np.where(unknown, np.nan, relevance),
     )
+
+
+def source_precision(
+    user_cov: np.ndarray,
+    maps: np.ndarray,
+    scale: np.ndarray,
+    gram: np.ndarray,
+    known: np.ndarray,
+    configurations: list[tuple[int, ...]],
+) -> np.ndarray:
+    """What each source adds to a user's precision, (source, configuration, user, R, R); they sum to ``Informants.source``.
+
+    Precisions do not add up over sources: what one adds depends on which others are there already. Its part is Shapley's
+    (1953): the average over all orders in which the open sources can come in.
+    """
+    own, pop, _ = _carried(maps, scale, gram, known)
+    known_so_far: dict[frozenset[int], np.ndarray] = {}
+
+    def precision(used: frozenset[int]) -> np.ndarray:
+        if used not in known_so_far:
+            spread = sum(own[k] if k in used else pop[k] for k in range(len(maps)))
+            known_so_far[used] = np.linalg.inv(user_cov + spread)
+        return known_so_far[used]
+
+    out = np.zeros((len(maps), len(configurations), *own.shape[1:]))
+    for c, on in enumerate(configurations):
+        n = sum(on)
+        for k in np.flatnonzero(on):
+            others = [j for j in np.flatnonzero(on) if j != k]
+            for size in range(n):
+                for before in map(frozenset, combinations(others, size)):
+                    out[k, c] += (precision(before | {k}) - precision(before)) / (n * comb(n - 1, size))
+    return out
+
+
+def _carried(
+    maps: np.ndarray, scale: np.ndarray, gram: np.ndarray, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Covariances in the target of what a source leaves open about each user, and about anybody, and the first in the source."""
+    cov = np.linalg.inv(gram[:, :-1].swapaxes(0, 1) + np.stack([np.diag(s**-2.0) for s in scale])[:, None])
+    pop = np.stack([(w * s**2) @ w.T for w, s in zip(maps, scale, strict=True)])
+    # a user of whom the source knows nothing has the prior itself, to the last bit: the source's share is zero
+    own = np.where(known[..., None, None], maps[:, None] @ cov @ maps.swapaxes(1, 2)[:, None], pop[:, None])
+    return own, pop, cov
+
+
+def _shares(log: np.ndarray) -> np.ndarray:
+    """Probabilities (configuration, user) from their logarithms, up to a constant of each user."""
+    out = np.exp(log - log.max(0))
+    return out / out.sum(0)
 
 
 def _log_evidence(cov: np.ndarray, mean: np.ndarray, gram: np.ndarray, linear: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 Entries are normal around zero. Their sds are a fixed pattern (bias to bias, factor to factor, across), times ``shrinkage``, times
 learned scales: one for each part of the map ("normal"), one for each source component ("ard", MacKay 1995), or one for
-every entry and one for all ("horseshoe", Carvalho, Polson and Scott 2010). The "commensurate" family (Hobbs et al. 2011)
-has no map: the target vector is the source vector plus a discrepancy, whose covariance is shrunk to zero.
+every entry and one for all ("horseshoe", Carvalho, Polson and Scott 2010). The commensurate families have no map:
+:mod:`bayesrec.models.discrepancy`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from bayesrec.likelihoods import Latents
 
 __all__ = ["FAMILIES", "MapPrior"]
 
-FAMILIES = ("normal", "ard", "horseshoe", "commensurate")
-DISCREPANCY = 0.25  # half-t scales of a commensurate discrepancy, in units of those of the users' spread
+FAMILIES = ("normal", "ard", "horseshoe")
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,6 @@ class MapPrior:
         return self.shrinkage * np.array([0.5, 0.6 / np.sqrt(self.rank), 0.2 / np.sqrt(self.rank)])
 
     @property
-    def discrepancy(self) -> float:
-        """Factor on the half-t scales of what the source leaves open."""
-        return DISCREPANCY * self.shrinkage if self.family == "commensurate" else 1.0
-
-    @property
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of the sites."""
         entries = ("source", "latent_component", "latent_component_bis")
@@ -67,7 +61,7 @@ class MapPrior:
 
     def sample(self, n_sources: int) -> Latents:
         """Sample scales and maps (Pyro)."""
-        if self.family == "commensurate":
+        if self.family not in FAMILIES:
             return {}
         size, out = self.rank + 1, {}
         if self.family == "normal":

@@ -10,6 +10,7 @@ from bayesrec.blocks import State
 from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
 from bayesrec.models.base import Informants
+from bayesrec.models.features import user_means
 from bayesrec.models.single import SingleVector
 
 __all__ = ["PMF"]
@@ -29,6 +30,8 @@ class PMF(SingleVector):
         Number of factors.
     likelihood : Likelihood
         Gaussian unless given.
+    features : bool
+        Whether the prior means of users and items depend on their features: docs/models/side_information.md.
 
     Examples
     --------
@@ -38,15 +41,19 @@ class PMF(SingleVector):
 
     def view(self, data: Interactions) -> Interactions:
         """Return the target rows, the target's items and all users."""
-        return data.only_target()
+        return self.with_features(data).only_target()
 
     def prior_precision(self, state: State, table: Table) -> Informants:
         """Everything that is not the user's own comes from the population."""
         precision = np.linalg.inv(state["user_cov"])
         population = np.broadcast_to(precision, (table.n_users, *precision.shape))
+        mean = np.broadcast_to(user_means(state, table), (table.n_users, len(precision)))
         return Informants(
             probability=np.ones((1, table.n_users)),
+            before=np.ones((1, table.n_users)),
             population=population,
             source=np.zeros((1, *population.shape)),
+            population_mean=mean,
+            mean=mean[None],
             relevance=np.empty((0, table.n_users)),
         )

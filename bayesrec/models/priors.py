@@ -19,7 +19,9 @@ from bayesrec import conjugate
 from bayesrec.blocks import Block, State
 from bayesrec.conjugate import Table
 from bayesrec.distributions import HuangWand, half_t
+from bayesrec.linear_maps import without_shift
 from bayesrec.likelihoods import Latents, Likelihood
+from bayesrec.models import features
 
 __all__ = [
     "ITEM_DIMS",
@@ -31,6 +33,7 @@ __all__ = [
     "population_prior",
     "second_moment",
     "spreads",
+    "user_mean_prior",
     "user_scale",
 ]
 
@@ -75,43 +78,50 @@ def second_moment(latents: Latents) -> Tensor:
     return v.unsqueeze(-1) * v.unsqueeze(-2) + torch.diag_embed(spread)
 
 
-def item_prior(schema: Any, rank: int) -> Latents:
-    """Sample items around a mean vector for each domain, with a scale for each component."""
+def item_prior(schema: Any, rank: int, mapped: bool = False) -> Latents:
+    """Sample items around a mean vector for each domain, or a linear map of features, with a scale for each component."""
     size, n_domains = rank + 1, schema.n_domains
     spread = tensor(mean_scale(rank)).expand(n_domains, size)
     mean = pyro.sample("item_mean", dist.Normal(torch.zeros(n_domains, size), spread).to_event(2))
     scale = pyro.sample("item_scale", half_t(tensor(item_scale(rank)), shape=(n_domains, size)))
-    loc, sd = mean[..., schema.item_domain, :], scale[..., schema.item_domain, :]
-    return {
-        "item_mean": mean,
-        "item_scale": scale,
-        "item_vector": pyro.sample("item_vector", dist.Normal(loc, sd).to_event(2)),
-    }
+    out = {"item_mean": mean, "item_scale": scale}
+    if mapped:
+        out |= features.map_prior("item", item_scale(rank), schema.item_x, n_domains)
+    loc, sd = features.item_loc(out, schema.item_domain, schema.item_x), scale[..., schema.item_domain, :]
+    return out | {"item_vector": pyro.sample("item_vector", dist.Normal(loc, sd).to_event(2))}
 
 
-def population_prior(rank: int, factor: float = 1.0) -> Latents:
-    """Sample the mean and covariance of the users' vectors; ``factor`` multiplies the scales of the covariance."""
+def user_mean_prior(rank: int) -> Latents:
+    """Sample the mean of the users' vectors."""
     spread = tensor(mean_scale(rank))
-    return {
-        "user_mean": pyro.sample("user_mean", dist.Normal(torch.zeros(rank + 1), spread).to_event(1)),
-        "user_cov": pyro.sample("user_cov", HuangWand(tensor(factor * user_scale(rank)))),
-    }
+    return {"user_mean": pyro.sample("user_mean", dist.Normal(torch.zeros(rank + 1), spread).to_event(1))}
 
 
-def item_start(table: Table, rank: int, rng: np.random.Generator) -> State:
+def population_prior(rank: int) -> Latents:
+    """Sample the mean and covariance of the users' vectors."""
+    return user_mean_prior(rank) | {"user_cov": pyro.sample("user_cov", HuangWand(tensor(user_scale(rank))))}
+
+
+def item_start(table: Table, rank: int, rng: np.random.Generator, mapped: bool = False) -> State:
     """Small random items around zero."""
     size = rank + 1
-    return {
+    out = {
         "item_vector": 0.1 * rng.standard_normal((table.n_items, size)),
         "item_mean": np.zeros((table.n_domains, size)),
         "item_scale": np.full((table.n_domains, size), 0.3),
     }
+    return out | (features.start("item", item_scale(rank), table.item_x, table.n_domains) if mapped else {})
 
 
 def item_blocks(
-    table: Table, rank: int, likelihood: Likelihood, raters: Callable[[State], np.ndarray], index: np.ndarray
-) -> list[Block]:
-    """Items given users, and the items' means and scales.
+    table: Table,
+    rank: int,
+    likelihood: Likelihood,
+    raters: Callable[[State], np.ndarray],
+    index: np.ndarray,
+    mapped: bool = False,
+) -> tuple[Block, list[Block]]:
+    """Items given users; the map of their features where there is one, and their means and scales.
 
     Parameters
     ----------
@@ -123,13 +133,16 @@ def item_blocks(
 
     def items(state: State, rng: np.random.Generator) -> State:
         value, weight = likelihood.working(state, table, "item")
+        shift, others = features.item_shift(state, table), raters(state)
+        if shift is not None:
+            value = without_shift(table.item_ptr, index, value, others, shift, table.workers)
         precision = np.stack([np.diag(1.0 / s**2) for s in state["item_scale"]])
         out = conjugate.draw_rows(
             table.item_ptr,
             index,
             value,
             weight,
-            raters(state),
+            others,
             table.item_domain,
             state["item_mean"],
             precision,
@@ -137,18 +150,23 @@ def item_blocks(
             "items",
             table.workers,
         )
-        return {"item_vector": out}
+        return {"item_vector": out if shift is None else out + shift}
 
     def hyper(state: State, rng: np.random.Generator) -> State:
         mean, scale = state["item_mean"].copy(), state["item_scale"].copy()
+        shift = features.item_shift(state, table)
+        own = state["item_vector"] if shift is None else state["item_vector"] - shift
         for d, codes in enumerate(members):
-            rows = state["item_vector"][codes]
+            rows = own[codes]
             mean[d] = conjugate.normal_mean(rows, scale[d], mean_scale(rank), rng)
             squares = ((rows - mean[d]) ** 2).sum(0)
             scale[d] = conjugate.half_t_scale(scale[d], squares, len(rows), item_scale(rank), rng)
         return {"item_mean": mean, "item_scale": scale}
 
-    return [Block("items", ("item_vector",), items), Block("item_population", ("item_mean", "item_scale"), hyper)]
+    populations = [Block("item_population", ("item_mean", "item_scale"), hyper)]
+    if mapped:
+        populations.insert(0, features.item_map_block(table, members, item_scale(rank), mean_scale(rank)))
+    return Block("items", ("item_vector",), items), populations
 
 
 def spreads(latents: Latents, user_cov: Tensor) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -13,23 +13,22 @@ import torch
 from torch import Tensor
 
 from bayesrec import conjugate
-from bayesrec.blocks import Block, State, remembered
+from bayesrec.blocks import Block, State
 from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
-from bayesrec.data.silent import with_silent_source
+from bayesrec.data.silent import with_silent_source, with_users
 from bayesrec.distributions import gated_normal, half_t
 from bayesrec.errors import DataError
 from bayesrec.likelihoods import Latents
-from bayesrec.models import priors, sequential
+from bayesrec.models import features, populations, priors, sequential, transfer_blocks, transfer_options
 from bayesrec.models.base import Batch, Informants, Model, Population, Schema
-from bayesrec.models.gates import informants
-from bayesrec.models.maps import FAMILIES, MapPrior
+from bayesrec.models.discrepancy import Discrepancy
+from bayesrec.models.gates import informants, source_precision
+from bayesrec.models.maps import MapPrior
+from bayesrec.models.transfer_blocks import SOURCE_BIAS_SCALE
 from bayesrec.sources import SourcePrior
 
 __all__ = ["TransferMF"]
-
-SOURCE_BIAS_SCALE = 0.5
-PARTS = {"all": (True, True, True), "biases": (True, False, False), "factors": (False, True, False)}
 
 
 @dataclass(frozen=True)
@@ -48,16 +47,19 @@ class TransferMF(Model):
         Number of factors, in the target and in every source.
     likelihood : Likelihood
         Gaussian unless given.
+    features : bool
+        Whether the prior means of users and items depend on their features: docs/models/side_information.md.
     gate : bool
         False trusts every source for every user.
     transfers : {"all", "biases", "factors"}
         What the map may carry: everything, only a user's bias to their bias, or only factors to factors. The entries
         that are left out take no part, and their draws are those of their prior.
 
-    prior_family : {"normal", "ard", "horseshoe", "commensurate"}
+    prior_family : {"normal", "ard", "horseshoe", "commensurate", "commensurate_spike_slab", "commensurate_horseshoe"}
         What the source is shrunk to. The first three shrink a free map to zero, no transfer: with a scale for each part of
-        the map, for each source component, or for each entry. "commensurate" has no map: ``theta_u = m + phi_u + eps``, and
-        ``eps`` is shrunk to zero, pooling (Hobbs et al. 2011).
+        the map, for each source component, or for each entry. The commensurate ones have no map: ``theta_u = m + phi_u +
+        eps``, and ``eps`` is shrunk to zero, pooling: with one scale (Hobbs et al. 2011), with a narrow or a wide one for
+        each component (Hobbs et al. 2012), or with half-Cauchy scales.
     shrinkage : float
         Multiplies the scales of that prior; below 1 shrinks more.
     gate_prior : tuple of float
@@ -65,6 +67,15 @@ class TransferMF(Model):
     source : SourcePrior, optional
         What a source posterior says of each user, from ``posterior.as_prior("user")``, in the place of source ratings: the
         sequential mode. Only target rows are fitted, no raw source rating is needed, and the users of the prior are known.
+
+    link : {"users", "distribution"}
+        What the domains share. "users" is all of the above. With "distribution" no user is shared, and the target learns from
+        the sources how much users, items and factors vary, as closely as the data tie the domains (after Iwata and Takeuchi
+        2015); it learns nothing about single users or items, and the other options keep their defaults.
+
+    power : float
+        From 0 to 1: the power to which the density of every source rating is raised, as if it counted for so many ratings
+        (Ibrahim and Chen 2000). 0 leaves the source rows out. ``br.choose_power`` chooses it on held-out users.
 
     Examples
     --------
@@ -80,62 +91,74 @@ class TransferMF(Model):
     shrinkage: float = 1.0
     gate_prior: tuple[float, float] = (1.0, 4.0)
     source: SourcePrior | None = None
+    link: str = "users"
+    power: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("transfers", tuple(PARTS)), ("prior_family", FAMILIES)):
-            if getattr(self, name) not in known:
-                raise DataError(f"{name} must be one of {', '.join(map(repr, known))}, not {getattr(self, name)!r}")
-        object.__setattr__(self, "shrinkage", _positive("shrinkage", self.shrinkage))
-        if not isinstance(self.gate_prior, (tuple, list)) or len(self.gate_prior) != 2:
-            raise DataError(f"gate_prior must be two numbers above 0, not {self.gate_prior!r}")
-        object.__setattr__(self, "gate_prior", tuple(_positive("gate_prior", x) for x in self.gate_prior))
-        if self.source is not None and not isinstance(self.source, SourcePrior):
-            raise DataError(f"source must be a SourcePrior, from posterior.as_prior('user'), not {self.source!r}")
-        if self.source is not None and self.prior_family == "commensurate":
-            raise DataError(
-                "prior_family='commensurate' needs source ratings: a source prior is whitened, and its unit is lost"
-            )
-        if self.source is not None and self.source.rank != self.rank:
-            raise DataError(
-                f"the source prior has rank {self.source.rank}, the model {self.rank}; give both the same rank"
-            )
+        transfer_options.check(self)
+
+    def exponents(self, n_domains: int) -> np.ndarray | None:
+        """The power for each source, 1 for the target; None where it is 1."""
+        return None if self.power in (0.0, 1.0) else np.append(np.full(n_domains - 1, self.power), 1.0)
+
+    def _powered(self, table: Table) -> Table:
+        return replace(table, weight=self.exponents(table.n_domains))
+
+    @property
+    def _apart(self) -> bool:
+        """Whether the domains have no user in common."""
+        return self.link == "distribution"
 
     @property
     def map_prior(self) -> MapPrior:
         """The prior of the maps."""
         return MapPrior(self.prior_family, self.rank, self.shrinkage)
 
-    def _used(self) -> np.ndarray:
+    @property
+    def discrepancy(self) -> Discrepancy:
+        """The prior of what the sources leave open."""
+        return Discrepancy(self.prior_family, self.rank, self.shrinkage)
+
+    def used(self) -> np.ndarray:
         """Which entries of a map take part, bool (R, R)."""
-        return np.array(PARTS[self.transfers])[self.map_prior.parts]
+        return np.array(transfer_options.PARTS[self.transfers])[self.map_prior.parts]
 
     def _maps(self, latents: Latents) -> Tensor:
         """The maps with zeros where an entry takes no part, (..., source, R, R)."""
-        used = torch.from_numpy(self._used())
+        used = torch.from_numpy(self.used())
         if "map" in latents:
             return latents["map"] * used.to(latents["map"].dtype)
         return (used & torch.eye(self.rank + 1, dtype=torch.bool)).to(latents["user_mean"].dtype).unsqueeze(-3)
 
-    def _state_maps(self, state: State, n_sources: int) -> np.ndarray:
+    def state_maps(self, state: State, n_sources: int) -> np.ndarray:
         """The same of a state, (source, R, R)."""
         size = self.rank + 1
-        return state.get("map", np.tile(np.eye(size), (n_sources, 1, 1))) * self._used()
+        return state.get("map", np.tile(np.eye(size), (n_sources, 1, 1))) * self.used()
 
     def view(self, data: Interactions) -> Interactions:
-        """Return the data, or with a source prior the target rows and all its users."""
-        return data if self.source is None else with_silent_source(data, self.source.name, self.source.users)
+        """Return the data; without source rows at power 0; with a source prior the target rows and all its users."""
+        if self.power == 0.0:
+            data = data.mask(data.is_target)
+        if self.source is None:
+            return self.with_features(data)
+        data = self.with_features(with_users(data, self.source.users))
+        return with_silent_source(data, self.source.name, self.source.users)
 
     @property
     def latent_dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of the model's own sites."""
+        if self._apart:
+            return populations.DIMS
         return (
             priors.ITEM_DIMS
             | priors.POPULATION_DIMS
             | ({} if self.source is not None else {"source_bias_scale": ("source",)})
             | {"source_vector": ("source", "user", "latent_component"), "user_vector": ("user", "latent_component")}
             | self.map_prior.dims
+            | self.discrepancy.dims
             | ({"gate": ("source",)} if self.gate else {})
+            | (features.ITEM_MAP | features.USER_MAP if self.features else {})
         )
 
     def check(self, data: Interactions) -> None:
@@ -143,21 +166,31 @@ class TransferMF(Model):
         super().check(data)
         if self.source is not None:
             return sequential.check(self.source, data)
+        if self.power == 0.0:
+            return None
         if data.is_target.all():
             raise DataError(
                 f"TransferMF needs source rows: every row belongs to the target {data.target!r}. "
                 "Add a domain, or use PMF for the target alone."
             )
+        if self._apart:
+            return populations.check(data)
         if not np.intersect1d(data.user[data.is_target], data.user[~data.is_target]).size:
             raise DataError(
                 f"no {data.entity} has rows both in the target {data.target!r} and in a source {list(data.sources)}: "
-                f"nothing can be learned about how the source bears on the target. Do the ids mean the same {data.entity}s?"
+                f"nothing can be learned about how the source bears on the target. Do the ids mean the same {data.entity}s? If "
+                f"no {data.entity} is shared, link='distribution' learns from the source how much {data.entity}s vary."
             )
 
     def prior(self, schema: Schema) -> Latents:
         """Sample items, sources, maps, gates, the target's users and the likelihood's latents."""
+        if self._apart:
+            return populations.prior(self.rank, schema) | self.likelihood.prior(schema)
         size, n_sources, n_users = self.rank + 1, schema.n_domains - 1, schema.n_users
-        out = priors.item_prior(schema, self.rank) | priors.population_prior(self.rank, self.map_prior.discrepancy)
+        out = priors.item_prior(schema, self.rank, self.features) | priors.user_mean_prior(self.rank)
+        out |= self.discrepancy.sample()
+        if self.features:
+            out |= features.map_prior("user", priors.user_scale(self.rank), schema.user_x)
         if self.source is None:
             bias = half_t(SOURCE_BIAS_SCALE, shape=(n_sources,))
             out["source_bias_scale"] = pyro.sample("source_bias_scale", bias)
@@ -171,18 +204,19 @@ class TransferMF(Model):
         if self.gate:
             off, on = (torch.full((n_sources,), c) for c in self.gate_prior)
             out["gate"] = pyro.sample("gate", dist.Beta(off, on).to_event(1))
-        out["user_vector"] = pyro.sample("user_vector", self._users(out, n_sources))
+        out["user_vector"] = pyro.sample("user_vector", self._users(out, schema))
         return out | self.likelihood.prior(schema)
 
-    def _users(self, latents: Latents, n_sources: int) -> dist.TorchDistribution:
+    def _users(self, latents: Latents, schema: Schema) -> dist.TorchDistribution:
         """Distribution of the target's users given their source vectors, gates summed out."""
         phi, maps, size = latents["source_vector"], self._maps(latents), self.rank + 1
         shift = torch.einsum("...kij,...kuj->...kui", maps, phi)
         spread = (maps * _source_scale(latents, size).unsqueeze(-2).square()) @ maps.mT
         locs, covs, chances = [], [], []
-        for on in self._configurations(n_sources):
+        start = features.user_loc(latents, schema.user_x)
+        for on in self._configurations(schema.n_domains - 1):
             gates = torch.tensor(on, dtype=phi.dtype)
-            locs.append(latents["user_mean"].unsqueeze(-2) + torch.einsum("k,...kui->...ui", gates, shift))
+            locs.append(start + torch.einsum("k,...kui->...ui", gates, shift))
             covs.append(latents["user_cov"] + torch.einsum("k,...kij->...ij", 1.0 - gates, spread))
             if self.gate:
                 off = latents["gate"]
@@ -209,18 +243,20 @@ class TransferMF(Model):
         """Row of ``raters`` that each rating belongs to, in item order."""
         return table.item_cell
 
-    def population(self, latents: Latents) -> Population:
+    def population(self, latents: Latents, schema: Schema | None) -> Population:
         """The prior of a user and of an item without ratings, in each domain."""
+        if self._apart:
+            return populations.population(latents, self.likelihood.unknown_user(latents), schema)
         size = self.rank + 1
         prior_var = _source_scale(latents, size).square()
         source = torch.diag_embed(prior_var)
-        target = self._population_cov(latents).unsqueeze(-3)
+        target = (self._population_cov(latents) + features.unknown_user_cov(latents, schema)).unsqueeze(-3)
         return Population(
             user={"user_vector": latents["user_mean"], "source_vector": torch.zeros_like(prior_var)}
             | self.likelihood.unknown_user(latents),
             item={"item_vector": latents["item_mean"]},
             user_cov=torch.cat([source, target], -3),
-            item_var=latents["item_scale"].square(),
+            item_cov=features.unknown_item_cov(latents, schema),
         )
 
     def _population_cov(self, latents: Latents) -> Tensor:
@@ -231,6 +267,8 @@ class TransferMF(Model):
 
     def start(self, table: Table, rng: np.random.Generator) -> State:
         """Small random vectors, a map near the identity, gates on."""
+        if self._apart:
+            return populations.start(self.rank, table, rng) | self.likelihood.start(table, rng)
         size, n_sources = self.rank + 1, table.n_domains - 1
         phi = 0.3 * rng.standard_normal((n_sources, table.n_users, size))
         state = {
@@ -244,120 +282,46 @@ class TransferMF(Model):
         }
         if self.source is None:
             state["source_bias_scale"] = np.full(n_sources, 0.5)
-        state |= self.map_prior.start(n_sources)
-        return priors.item_start(table, self.rank, rng) | self.likelihood.start(table, rng) | state
+        state |= self.map_prior.start(n_sources) | self.discrepancy.start()
+        if self.features:
+            state |= features.start("user", priors.user_scale(self.rank), table.user_x)
+        return priors.item_start(table, self.rank, rng, self.features) | self.likelihood.start(table, rng) | state
 
     def blocks(self, table: Table) -> list[Block]:
         """Noise, populations, map and gates' rates first; then users in all domains at once; then items."""
-        rank, likelihood = self.rank, self.likelihood
-        size, n_sources, n_users = rank + 1, table.n_domains - 1, table.n_users
-        in_target = table.count[-1] > 0
-        given = sequential.given(self.source, table.user_ids, n_users)
-        in_source = sequential.known(table, given)
-        maps_prior = self.map_prior
-        prior_mean_precision = 1.0 / priors.mean_scale(rank)[None] ** 2
-        used_entries = self._used()
-        intercept = np.ones((1, size), dtype=bool)
-        free = np.concatenate([intercept, np.tile(used_entries.T, (n_sources, 1))])
-
-        def users(state: State, rng: np.random.Generator) -> State:
-            value, weight = likelihood.working(state, table, "user")
-            scale = np.ones((n_sources, size))
-            scale[:, 0] = state.get("source_bias_scale", 1.0)
-            off = state["gate"] if self.gate else np.zeros(n_sources)
-            on = state.get("on", np.ones((n_sources, n_users), dtype=bool))
-            return conjugate.transfer_rows(
-                table, value, weight, state["item_vector"], scale, state["user_mean"], state["user_cov"],
-                self._state_maps(state, n_sources), off, on, self.gate, rng, given,
-            )  # fmt: skip
-
-        def stacked(state: State) -> np.ndarray:
-            return np.concatenate([state["source_vector"], state["user_vector"][None]]).reshape(-1, size)
-
-        def population(state: State, rng: np.random.Generator) -> State:
-            # Users without target rows are leaves of this regression: nothing is known of their theta but its prior.
-            used = state["phi_used"][:, in_target]
-            columns, spread = [np.ones((in_target.sum(), 1))], [prior_mean_precision]
-            response = state["user_vector"][in_target]
-            if maps_prior.dims:
-                columns, sd = [*columns, *used], maps_prior.sd(state)
-                spread += [1.0 / np.maximum(one, 1e-100).T ** 2 for one in sd]
-            else:
-                response = response - (used * used_entries.diagonal()).sum(0)
-            design = np.concatenate(columns, axis=1)
-            coefficients = conjugate.regression(
-                design, response, state["user_cov"], np.concatenate(spread), rng, free[: design.shape[1]]
-            )
-            residual = response - design @ coefficients
-            scale = maps_prior.discrepancy * priors.user_scale(rank)
-            cov = conjugate.huang_wand_covariance(state["user_cov"], residual.T @ residual, len(residual), scale, rng)
-            out = {"user_mean": coefficients[0], "user_cov": cov}
-            if not maps_prior.dims:
-                return out
-            maps = coefficients[1:].reshape(n_sources, size, size).transpose(0, 2, 1)
-            if not used_entries.all():
-                maps = np.where(used_entries, maps, sd * rng.standard_normal(maps.shape))
-            return out | {"map": np.ascontiguousarray(maps)}
-
-        def source_bias(state: State, rng: np.random.Generator) -> State:
-            copies = in_target & ~(state["on"] & in_source)
-            bias = np.where(in_source, state["source_vector"][..., 0], 0.0) ** 2
-            copy = np.where(copies, state["phi_used"][..., 0], 0.0) ** 2
-            n = in_source.sum(1) + copies.sum(1)
-            squares = bias.sum(1) + copy.sum(1)
-            scale = conjugate.half_t_scale(state["source_bias_scale"], squares, n, SOURCE_BIAS_SCALE, rng)
-            return {"source_bias_scale": scale}
-
-        def gates(state: State, rng: np.random.Generator) -> State:
-            both = in_source & in_target
-            on = (state["on"] & both).sum(1)
-            return {"gate": conjugate.bernoulli_rate(both.sum(1) - on, on, self.gate_prior, rng)}
-
-        items, item_population = priors.item_blocks(table, rank, likelihood, stacked, self.rater_index(table))
-        vectors = ("source_vector", "user_vector", "item_vector")
-        errors = remembered(lambda state: self.squared_errors(state, table), vectors)
-        noise = likelihood.blocks(table, errors)
-        scales = tuple(name for name in maps_prior.dims if name != "map")
-        # Populations before members: a kept draw's users and items without rows belong to its populations.
-        return [
-            *(block for block in noise if not block.local),
-            item_population,
-            Block("map", ("user_mean", "user_cov", *(("map",) if maps_prior.dims else ())), population),
-            *([Block("map_scale", scales, maps_prior.update)] if scales else []),
-            *([Block("source_bias", ("source_bias_scale",), source_bias)] if self.source is None else []),
-            *([Block("gate", ("gate",), gates)] if self.gate else []),
-            Block("users", ("source_vector", "user_vector"), users, local=True),
-            items,
-            *(block for block in noise if block.local),
-        ]
+        return (populations if self._apart else transfer_blocks).blocks(self, self._powered(table))
 
     def leaves(self, table: Table) -> dict[str, np.ndarray]:
         """Users without target rows, and source vectors of users who are silent there and in the target."""
         silent = table.count == 0
-        own = {"user_vector": silent[-1], "source_vector": silent[:-1] & silent[-1]}
+        own = {"user_vector": silent[-1], "source_vector": silent[:-1] & (silent[-1] | self._apart)}
         return super().leaves(table) | own
 
-    def squared_errors(self, state: State, table: Table) -> np.ndarray:
-        """Sum of squared residuals of each user in each domain, (domain, user)."""
-        rows = (
-            np.concatenate([state["source_vector"], state["user_vector"][None]])
-            .transpose(1, 0, 2)
-            .reshape(-1, self.rank + 1)
-        )
-        out = conjugate.row_squared_errors(
-            table.user_ptr,
-            table.user_item,
-            table.user_value,
-            state["item_vector"],
-            np.ascontiguousarray(rows),
-            table.workers,
-        )
-        return out.reshape(table.n_users, table.n_domains).T
+    def cell_vectors(self, state: State, table: Table) -> np.ndarray:
+        """Vectors of all users in all domains, the target last, (user * domain, R)."""
+        rows = np.concatenate([state["source_vector"], state["user_vector"][None]]).transpose(1, 0, 2)
+        return np.ascontiguousarray(rows).reshape(-1, self.rank + 1)
 
     def prior_precision(self, state: State, table: Table) -> Informants:
         """Population and source precisions for each configuration of the gates, and how probable each is."""
+        if self._apart:
+            return populations.prior_precision(state, table)
+        maps, scale, gram, linear, known = self._told(state, table)
+        centre = {"user_mean": features.user_means(state, table)}
+        configurations = self._configurations(len(maps))
+        return informants(state | centre, maps, scale, gram, linear, known, configurations, self.gate)
+
+    def source_precision(self, state: State, table: Table) -> np.ndarray:
+        """The part of each source in ``prior_precision(...).source``, (source, component, user, R, R): Shapley's average."""
+        if self._apart:
+            return populations.prior_precision(state, table).source[None].repeat(table.n_domains - 1, axis=0)
+        maps, scale, gram, _, known = self._told(state, table)
+        return source_precision(state["user_cov"], maps, scale, gram, known, self._configurations(len(maps)))
+
+    def _told(self, state: State, table: Table) -> tuple[np.ndarray, ...]:
+        """Maps, scales of S0, precisions and linear terms of each user's rows by domain, and whom a source knows."""
         size, n_sources, n_users = self.rank + 1, table.n_domains - 1, table.n_users
-        value, weight = self.likelihood.working(state, table, "user")
+        value, weight = self.observed(state, self._powered(table))
         gram, linear = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
         gram = gram.reshape(n_users, table.n_domains, size, size)
         linear = linear.reshape(n_users, table.n_domains, size)
@@ -367,20 +331,19 @@ class TransferMF(Model):
             linear[:, :-1] += given[1].swapaxes(0, 1)
         scale = np.ones((n_sources, size))
         scale[:, 0] = state.get("source_bias_scale", 1.0)
-        return informants(
-            state, self._state_maps(state, n_sources), scale, gram, linear, sequential.known(table, given),
-            self._configurations(n_sources), self.gate,
-        )  # fmt: skip
+        return self.state_maps(state, n_sources), scale, gram, linear, sequential.known(table, given)
 
     def identified(self, latents: Latents) -> dict[str, Any]:
         """Noise, spreads, gates and the share of the target's variance that each map could explain."""
+        if self._apart:
+            return super().identified(latents) | populations.identified(latents)
         v_pop = self._population_cov(latents)
         moment = priors.second_moment(latents)
         maps, scale = self._maps(latents), _source_scale(latents, self.rank + 1).unsqueeze(-2)
         explained = (((maps * scale.square()) @ maps.mT) * moment.unsqueeze(-3)).sum((-1, -2))
         out = super().identified(latents) | priors.spreads(latents, v_pop)
         out["map_r2"] = explained / (v_pop * moment).sum((-1, -2)).unsqueeze(-1)
-        return out | ({"gate": latents["gate"]} if self.gate else {})
+        return out | self.discrepancy.identified(latents) | ({"gate": latents["gate"]} if self.gate else {})
 
 
 def _source_scale(latents: Latents, size: int) -> Tensor:
@@ -392,9 +355,3 @@ def _source_scale(latents: Latents, size: int) -> Tensor:
         return torch.ones(latents["user_mean"].shape[:-1] + (1, size), dtype=latents["user_mean"].dtype)
     bias = latents["source_bias_scale"].unsqueeze(-1)
     return torch.cat([bias, torch.ones(bias.shape[:-1] + (size - 1,), dtype=bias.dtype)], -1)
-
-
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0.0 < value < np.inf:
-        raise DataError(f"{name} must be above 0, not {value!r}")
-    return float(value)

@@ -20,7 +20,7 @@ from bayesrec.blocks import State
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
 
-__all__ = ["Designs", "align"]
+__all__ = ["Designs", "align", "population_cov"]
 
 PASSES = 3  # of generalised Procrustes: the shares change by less than .005 after the second
 
@@ -42,21 +42,30 @@ class Designs:
 
     def state(self, chain: int, draw: int) -> State:
         """The sites that belong to no user."""
-        sites = ("user_mean", "user_cov", "item_vector")
-        return {name: self.posterior.draws[name][chain, draw].astype(np.float64) for name in sites}
+        sites = ("user_mean", "user_cov", "user_map", "item_vector")
+        draws = self.posterior.draws
+        return {name: draws[name][chain, draw].astype(np.float64) for name in sites if name in draws}
 
     def at(self, chain: int, draw: int) -> np.ndarray:
         """Designs (rated, R) of a draw."""
         state = self.state(chain, draw)
         items = state["item_vector"][self.count > 0]
         items[:, 0] = 1.0
-        return items @ np.linalg.cholesky(state["user_cov"])
+        return items @ np.linalg.cholesky(population_cov(self.posterior, state))
 
     def groups(self) -> list[list[tuple[int, int]]]:
         """The draws of each chain; one chain is two halves, as in :meth:`Posterior.diagnostics`."""
         chains, draws = self.posterior.n_chains, self.posterior.n_draws
         out = [[(chain, draw) for draw in range(draws)] for chain in range(chains)]
         return [out[0][: draws // 2], out[0][draws // 2 :]] if chains == 1 and draws > 1 else out
+
+
+def population_cov(posterior: Posterior, state: State) -> np.ndarray:
+    """Covariance of the users' vectors over the whole population, features included, (R, R)."""
+    entries = state.get("user_map")
+    if entries is None:
+        return state["user_cov"]
+    return state["user_cov"] + entries.T @ posterior.schema.user_moment @ entries
 
 
 def align(designs: Designs) -> tuple[np.ndarray, np.ndarray]:

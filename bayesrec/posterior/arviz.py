@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -35,13 +36,22 @@ def coordinates(posterior: Posterior) -> dict[str, Any]:
         "latent_component": component,
         "latent_component_bis": component,
         "map_part": ["bias", "factor", "across"],
-    }
+        "user_feature": list(getattr(data.user_features, "names", ())),
+        "item_feature": list(getattr(data.item_features, "names", ())),
+    } | _thresholds(posterior)
+
+
+def _thresholds(posterior: Posterior) -> dict[str, list[str]]:
+    """Cut points by the levels of the target that they part."""
+    levels = posterior.schema.units[-1].levels
+    return {} if levels is None else {"threshold": [f"{a:g}|{b:g}" for a, b in pairwise(levels)]}
 
 
 def called(posterior: Posterior, axis: str) -> str:
     """The caller's name of an axis: where items are shared, they are the users of the model."""
-    sides = posterior.data.columns.sides
-    return {"user": sides[0], "item": sides[1]}.get(axis, axis)
+    side, *rest = axis.split("_")
+    names = dict(zip(("user", "item"), posterior.data.columns.sides, strict=True))
+    return "_".join([names.get(side, side), *rest])
 
 
 def axes(posterior: Posterior) -> tuple[dict[str, list[str]], dict[str, Any]]:

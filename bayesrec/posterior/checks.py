@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from bayesrec.data.features import Features
 from bayesrec.errors import DataError
 from bayesrec.models.base import Model
 
-__all__ = ["check_draws", "check_objects", "check_ratings", "check_sizes"]
+__all__ = ["check_draws", "check_features", "check_objects", "check_ratings", "check_sizes"]
 
 
 def check_sizes(meta: Mapping[str, Any], vocabularies: Mapping[str, Any], schema: Mapping[str, np.ndarray]) -> None:
@@ -50,6 +51,11 @@ def check_sizes(meta: Mapping[str, Any], vocabularies: Mapping[str, Any], schema
             f"{name} in schema.npz is not a number for each of {len(domains)} domains",
         )
     _need((schema["scale"] > 0).all(), "scale in schema.npz is not positive")
+    for name, array in schema.items():
+        good = not name.startswith("levels_") or (
+            array.ndim == 1 and len(array) > 1 and bool((np.diff(array) > 0).all())
+        )
+        _need(good, f"{name} in schema.npz are not ascending numbers")
 
 
 def check_ratings(ratings: Mapping[str, np.ndarray], n_users: int, n_items: int, item_domain: np.ndarray) -> None:
@@ -66,6 +72,17 @@ def check_ratings(ratings: Mapping[str, np.ndarray], n_users: int, n_items: int,
     _need(good, "domain in ratings.npz is not that of the items")
 
 
+def check_features(model: Any, features: Mapping[str, Features], n_users: int, n_items: int) -> None:
+    """Features of both sides where the model uses them, a row for each member."""
+    want = {"user", "item"} if getattr(model, "features", False) else set()
+    _need(set(features) == want, f"there are features of {sorted(features)}, and the model needs {sorted(want)}")
+    for side, one in features.items():
+        size = {"user": n_users, "item": n_items}[side], len(one.names)
+        good = one.x.shape == size and one.center.shape == one.sd.shape == size[1:] and np.isfinite(one.x).all()
+        good = good and one.moment.ndim == 3 and one.moment.shape[1:] == 2 * size[1:]
+        _need(good, f"features of {side}s have the shape {one.x.shape}, not {size}, or are not finite")
+
+
 def check_objects(model: Any, method: Any, methods: Iterable[type]) -> None:
     """A model where a model belongs, a method where a method belongs."""
     _need(isinstance(model, Model), f"model is {model!r}, which is no model")
@@ -80,6 +97,7 @@ def check_draws(
     n_users: int,
     n_items: int,
     n_domains: int,
+    features: Mapping[str, Features],
 ) -> None:
     """Every site of the model and no other, in the shape that the model and the data give it."""
     found = set(draws) | set(moments)
@@ -90,6 +108,7 @@ def check_draws(
     )
     size = {"user": n_users, "item": n_items, "domain": n_domains, "source": n_domains - 1}
     size |= {"latent_component": model.rank + 1, "latent_component_bis": model.rank + 1}
+    size |= {f"{side}_feature": len(one.names) for side, one in features.items()}
     first = next(iter(draws.values())).shape[:2]
     for name, array in draws.items():
         axes = model.dims[name]

@@ -55,7 +55,7 @@ def identified(posterior: Posterior) -> dict[str, np.ndarray]:
         return out | series  # no predictions without the draws of users and items
     user, item = probe_cells(posterior)
     domain = np.full(len(user), len(domains) - 1)
-    rows = predictive.compact(posterior.model, posterior.draws, user, item, domain)
+    rows = predictive.compact(posterior.model, posterior.draws, posterior.schema, user, item, domain)
     eta = posterior.model.score(rows.latents, rows.batch).numpy().astype(np.float64).reshape(*shape, -1)
     ids = zip(posterior.data.users.decode(user), posterior.data.items.decode(item), strict=True)
     for k, (u, i) in enumerate(ids):

@@ -1,4 +1,10 @@
-"""Folding new users into a posterior. Internal."""
+"""Taking new ratings into a posterior without refitting. Internal.
+
+Items and hyperparameters stay as they are in each draw, and the latents of single users are drawn given them and the
+users' rows: a cut posterior. With one noise for all users a single pass of the local blocks is an independent exact draw. With
+a noise level a user, or with latent responses, the local blocks are a small Gibbs sampler of their own, which is carried
+from draw to draw.
+"""
 
 from __future__ import annotations
 
@@ -7,102 +13,224 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from bayesrec.conjugate import Table
+from bayesrec.data import Interactions, Vocabulary
+from bayesrec.data.batch import Batch
+from bayesrec.data.features import Features, newcomers
 from bayesrec.data.ids import shown
 from bayesrec.data.seeds import checked_seed
 from bayesrec.errors import DataError, DataWarning
+from bayesrec.posterior.chains import chains, covers
 
 if TYPE_CHECKING:
+    from bayesrec.blocks import Block
+    from bayesrec.models.base import Model
     from bayesrec.posterior.posterior import Posterior
 
-__all__ = ["fold_in"]
+__all__ = ["fold_in", "update"]
 
 WARM, SWEEPS = 20, 3  # sweeps of the local blocks before a chain's first draw, and between draws
 
 
-def fold_in(posterior: Posterior, frame: Any, seed: int) -> Posterior:
-    """Draw the latents of new users given each draw of everything else; see :meth:`Posterior.fold_in`.
-
-    With one noise for all users a single pass of the local blocks is an independent exact draw. With a noise level
-    a user the local blocks are a small Gibbs sampler of their own, which is carried from draw to draw.
-    """
+def fold_in(posterior: Posterior, frame: Any, seed: int, features: Any, alone: bool) -> Posterior:
+    """Take in new users; see :meth:`Posterior.fold_in`."""
     seed = checked_seed(seed)
     batch = posterior.data.encode(frame, need_value=True)
-    known, (who, other) = np.flatnonzero(batch.user >= 0), posterior.data.columns.sides
+    known, who = np.flatnonzero(batch.user >= 0), posterior.data.columns.sides[0]
     if known.size:
         raise DataError(
             f"{who} {shown(batch.user_id[known[0]])} was in the fit already (row {known[0]}); fold_in takes new {who}s only. "
-            f"Refit to learn from new ratings of known {who}s."
+            f"Refit, or use update, to learn from new ratings of known {who}s."
         )
     if not len(batch):
         raise DataError("fold_in got an empty frame.")
-    usable = batch.item >= 0
-    if not usable.all():
-        first = batch.item_id[np.flatnonzero(~usable)[0]]
-        warnings.warn(
-            f"{int((~usable).sum())} of {len(batch)} rows are about {other}s that were not in the fit (the first: "
-            f"{shown(first)}) and are left out.",
-            DataWarning,
-            stacklevel=3,
+    return _extended(posterior, batch, seed, features, alone)
+
+
+def update(posterior: Posterior, frame: Any, seed: int, features: Any) -> Posterior:
+    """Take in ratings of known and new users; see :meth:`Posterior.update`."""
+    seed = checked_seed(seed)
+    batch = posterior.data.encode(frame, need_value=True)
+    if not len(batch):
+        raise DataError("update got an empty frame.")
+    new = batch.user < 0
+    if not new.all():
+        posterior.require_data(f"update for {posterior.data.columns.sides[0]}s who were in the fit")
+        posterior = _redrawn(posterior, _subset(batch, ~new), seed)
+    if new.any():
+        posterior = _extended(posterior, _subset(batch, new), seed, features, False)
+    return posterior
+
+
+def _extended(posterior: Posterior, batch: Batch, seed: int, features: Any, alone: bool) -> Posterior:
+    """Draw the latents of new users, and put them behind the known ones unless they shall be alone."""
+    model, schema, n_known = posterior.model, posterior.schema, posterior.data.n_users
+    data = posterior.data.extend_users(batch.user_id.unique())
+    ids, x = data.users.decode(np.arange(n_known, data.n_users)), None
+    if model.features:
+        x = newcomers(posterior.data, features, ids)
+        data = replace(data, user_features=posterior.data.user_features.extended(x))
+    elif features is not None:
+        raise DataError(f"{model!r} uses no features; leave features=... out.")
+    rows = _new_rows(data, _usable(posterior, replace(batch, user=data.users.encode(batch.user_id, batch.domain))))
+    latents = _draw(posterior, _table(posterior, rows, np.arange(n_known, data.n_users), ids, x), [seed])
+    if alone:
+        draws, kept, shelf = dict(posterior.draws) | latents, _alone(rows, n_known, ids), _shelf(posterior)
+    else:
+        axes = {name: 2 + model.dims[name].index("user") for name in latents}
+        joined = {name: np.concatenate([posterior.draws[name], new], axis=axes[name]) for name, new in latents.items()}
+        draws, shelf = dict(posterior.draws) | joined, posterior.shelf
+        kept = _joined(data, rows) if len(posterior.data) else data
+    people = kept.users.decode(np.arange(kept.n_users))
+    schema = replace(schema, n_users=kept.n_users, user_ids=people)
+    if x is not None:
+        schema = replace(schema, user_x=kept.user_features.x)
+    return replace(posterior, draws=draws, data=kept, schema=schema, shelf=shelf)
+
+
+def _redrawn(posterior: Posterior, batch: Batch, seed: int) -> Posterior:
+    """Draw known users anew, given the rows kept and the new ones."""
+    batch = _usable(posterior, batch)
+    if not len(batch):
+        return posterior
+    data, n_items = posterior.data, posterior.data.n_items
+    # a pair that was rated before has the new rating
+    again = np.isin(data.user * n_items + data.item, batch.user * n_items + batch.item)
+    data = data.mask(~again)
+    data = _joined(data, _new_rows(data, batch))
+    users = np.unique(batch.user)
+    mine = np.zeros(data.n_users, dtype=bool)
+    mine[users] = True
+    x = None if posterior.schema.user_x is None else posterior.schema.user_x[users]
+    table = _table(posterior, data.mask(mine[data.user]), users, data.users.decode(users), x)
+    draws = dict(posterior.draws)
+    for name, new in _draw(posterior, table, [seed, 1]).items():
+        draws[name] = draws[name].copy()
+        np.moveaxis(draws[name], 2 + posterior.model.dims[name].index("user"), 0)[users] = np.moveaxis(
+            new, 2 + posterior.model.dims[name].index("user"), 0
         )
-    ids = batch.user_id.unique()
-    data = posterior.data.extend_users(ids)
-    n_known, n_new = posterior.data.n_users, len(ids)
-    user = data.users.encode(batch.user_id, batch.domain)
-    rows = replace(batch, user=user)
-    rows = _subset(rows, usable)
-    # duplicates within the frame: the data layer keeps the last and warns
-    merged = data.with_rows(rows)
-    new = merged.mask(merged.user >= n_known)
+    return replace(posterior, draws=draws, data=data)
+
+
+def _usable(posterior: Posterior, batch: Batch) -> Batch:
+    """The rows about items that are known, with a warning about the others."""
+    usable, other = batch.item >= 0, posterior.data.columns.sides[1]
+    if usable.all():
+        return batch
+    first = batch.item_id[np.flatnonzero(~usable)[0]]
+    warnings.warn(
+        f"{int((~usable).sum())} of {len(batch)} rows are about {other}s that were not in the fit (the first: "
+        f"{shown(first)}) and are left out.",
+        DataWarning,
+        stacklevel=5,
+    )
+    return _subset(batch, usable)
+
+
+def _subset(batch: Batch, keep: np.ndarray) -> Batch:
+    names = ("user", "item", "domain", "value", "time", "user_id", "item_id", "domain_name")
+    parts = {name: getattr(batch, name) for name in names}
+    return replace(batch, **{name: part if part is None else part[keep] for name, part in parts.items()})
+
+
+def _new_rows(data: Interactions, batch: Batch) -> Interactions:
+    """The rows of a batch under the ids of the data; of those that repeat the data layer keeps the last and warns."""
+    if data.time is not None and batch.time is None:
+        newest = data.time.max() if len(data) else np.zeros((), data.time.dtype)
+        batch = replace(batch, time=np.full(len(batch), newest, dtype=data.time.dtype))
+    return data.mask(np.zeros(len(data), dtype=bool)).with_rows(batch)
+
+
+def _joined(data: Interactions, rows: Interactions) -> Interactions:
+    """Rows behind the others, none of which they repeat."""
+    names = ("user", "item", "domain", "value") + (() if data.time is None else ("time",))
+    return replace(data, **{name: np.concatenate([getattr(data, name), getattr(rows, name)]) for name in names})
+
+
+def _alone(rows: Interactions, n_known: int, ids: pd.Index) -> Interactions:
+    """The rows of new users, in a table that knows nobody else."""
+    features = rows.user_features
+    if isinstance(features, Features):
+        features = features.take(np.arange(n_known, rows.n_users))
+    return replace(rows, user=rows.user - n_known, users=Vocabulary((ids,)), user_features=features)
+
+
+def _shelf(posterior: Posterior) -> np.ndarray:
+    """Items that had a target row in training, as codes."""
+    if posterior.shelf is not None:
+        return posterior.shelf
+    data, last = posterior.data, posterior.schema.n_domains - 1
+    return np.unique(data.item[data.is_target]) if len(data) else np.flatnonzero(data.items.scope_of() == last)
+
+
+def _table(
+    posterior: Posterior, rows: Interactions, users: np.ndarray, ids: pd.Index, x: Any
+) -> tuple[Table, np.ndarray]:
+    """Ratings of some users (codes, ascending) and of no items but those that they rated; and the codes of these."""
     schema = posterior.schema
+    items, item = np.unique(rows.item, return_inverse=True)
     table = Table.build(
-        new.user - n_known,
-        new.item,
-        new.domain,
-        schema.standardise(new.value, new.domain),
-        n_users=n_new,
-        n_items=schema.n_items,
-        item_domain=schema.item_domain.numpy(),
+        np.searchsorted(users, rows.user),
+        item,
+        rows.domain,
+        schema.standardise(rows.value, rows.domain),
+        n_users=len(users),
+        n_items=len(items),
+        item_domain=schema.item_domain.numpy()[items],
         n_domains=schema.n_domains,
         user_ids=ids,
+        user_x=x,
+        item_x=None if schema.item_x is None else schema.item_x[items],
     )
-    draws = _draw(posterior, table, seed)
-    everybody = merged.users.decode(np.arange(merged.n_users))
-    kept = merged if len(posterior.data) else merged.mask(np.zeros(len(merged), dtype=bool))
-    return replace(
-        posterior, draws=draws, data=kept, schema=replace(schema, n_users=merged.n_users, user_ids=everybody)
-    )
+    return table, items
 
 
-def _draw(posterior: Posterior, table: Table, seed: int) -> dict[str, np.ndarray]:
-    """Draws with the new users behind the known ones on every user axis."""
-    model = posterior.model
+def _draw(posterior: Posterior, given: tuple[Table, np.ndarray], seed: list[int]) -> dict[str, np.ndarray]:
+    """Draws (chain, draw, *event) of the sites of the users of a table, given everything else in each draw."""
+    (table, items), model = given, posterior.model
+    dims = model.dims
     local = [block for block in model.blocks(table) if block.local]
-    sites = [name for name, axes in model.dims.items() if "user" in axes]
-    new: dict[str, list] = {name: [] for name in sites}
-    for chain in range(posterior.n_chains):
-        rng = np.random.default_rng([seed, chain])
-        start = model.start(table, rng)
-        carried = {name: value for name, value in start.items() if name in sites or name not in model.dims}
-        for draw in range(posterior.n_draws):
-            state = posterior.draw(chain, draw, users=np.empty(0, dtype=int)) | carried
-            for _ in range(WARM if draw == 0 and len(local) > 1 else SWEEPS if len(local) > 1 else 1):
+    sites = [name for name, axes in dims.items() if "user" in axes]
+    held = {}
+    for name in dims:
+        if name not in sites:
+            part = posterior.draws[name]
+            if "item" in dims[name]:
+                part = np.take(part, items, axis=2 + dims[name].index("item"))
+            held[name] = part.astype(np.float64)
+    rngs = [np.random.default_rng([*seed, chain]) for chain in range(posterior.n_chains)]
+    sweeps = (1, 1) if len(local) == 1 else (WARM, SWEEPS)
+    if covers(model):
+        return chains(table, held, len(local) > 1, *sweeps, rngs)
+    return _by_blocks(model, table, held, local, sweeps, rngs)
+
+
+def _by_blocks(
+    model: Model,
+    table: Table,
+    held: dict[str, np.ndarray],
+    local: list[Block],
+    sweeps: tuple[int, int],
+    rngs: list[np.random.Generator],
+) -> dict[str, np.ndarray]:
+    """The same by the blocks of any model."""
+    dims = model.dims
+    sites = [name for name in dims if name not in held]
+    n_draws = next(iter(held.values())).shape[1]
+    new: dict[str, np.ndarray] = {}
+    for chain, rng in enumerate(rngs):
+        carried = {name: x for name, x in model.start(table, rng).items() if name in sites or name not in dims}
+        for draw in range(n_draws):
+            state = {name: x[chain, draw] for name, x in held.items()} | carried
+            for _ in range(sweeps[draw > 0]):
                 for block in local:
                     state |= block.update(state, rng)
             carried = {name: state[name] for name in carried}
             for name in sites:
-                new[name].append(state[name])
-    out = dict(posterior.draws)
-    for name in sites:
-        axis = 2 + model.dims[name].index("user")
-        stacked = np.stack(new[name]).astype(np.float32)
-        stacked = stacked.reshape(posterior.n_chains, posterior.n_draws, *stacked.shape[1:])
-        out[name] = np.concatenate([out[name], stacked], axis=axis)
-    return out
-
-
-def _subset(batch: Any, keep: np.ndarray) -> Any:
-    names = ("user", "item", "domain", "value", "time", "user_id", "item_id", "domain_name")
-    parts = {name: getattr(batch, name) for name in names}
-    return replace(batch, **{name: part if part is None else part[keep] for name, part in parts.items()})
+                value = np.asarray(state[name])
+                if name not in new:
+                    new[name] = np.empty((len(rngs), n_draws, *value.shape), dtype=np.float32)
+                new[name][chain, draw] = value
+    return new

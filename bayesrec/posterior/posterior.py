@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from scipy.special import logsumexp
 
 from bayesrec.data import Interactions
 from bayesrec.errors import DataError, NotFittedError
-from bayesrec.models.base import Batch, Model, Schema
-from bayesrec.posterior import arviz, convergence, fold, html, predictive, store, summary
+from bayesrec.likelihoods.predicted import Predicted
+from bayesrec.models.base import Model, Schema
+from bayesrec.posterior import answers, arviz, convergence, fold, html, predictive, store, summary
 from bayesrec.sources import SourcePrior
 
 __all__ = ["Posterior"]
@@ -43,6 +45,8 @@ class Posterior:
     watched : DataFrame or None
         Of the rows of ``fit(watch=...)``: user, item[, domain], mean and sd as ``predict`` has them, log_score where there were
         values, and rhat of the expected rating over the chains; from every draw, kept or not.
+    shelf : ndarray of int or None
+        Codes of the items with a target row in training, if these rows are not in ``data``, ``fold_in(alone=True)``.
 
     Examples
     --------
@@ -65,6 +69,7 @@ class Posterior:
     stats: dict[str, np.ndarray] = field(default_factory=dict)
     moments: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     watched: Any = None
+    shelf: np.ndarray | None = None
 
     @property
     def n_chains(self) -> int:
@@ -133,20 +138,44 @@ class Posterior:
         >>> posterior.predict(frame[frame.domain == "target"].head(2)).columns.tolist()
         ['user', 'item', 'domain', 'mean', 'sd', 'lower', 'upper']
         """
-        if not 0.0 < level < 1.0:
-            raise DataError(f"level must lie strictly between 0 and 1, not {level!r}")
-        self.require_draws("predict")
-        batch = self.data.encode(frame)
-        center, scale = self.schema.center[batch.domain], self.schema.scale[batch.domain]
-        out = np.empty((4, len(batch)))
-        tail = (1.0 - level) / 2.0
-        for rows, mean, sd in predictive.components(self.model, self.draws, batch.user, batch.item, batch.domain):
-            centre = mean.mean(1)
-            variance = (sd**2).mean(1) + ((mean - centre[:, None]) ** 2).mean(1)
-            bounds = predictive.quantiles(mean, sd, (tail, 1.0 - tail))
-            out[:, rows] = centre, np.sqrt(variance), bounds[:, 0], bounds[:, 1]
-        mean, sd, lower, upper = out * scale
-        return batch.answer({"mean": mean + center, "sd": sd, "lower": lower + center, "upper": upper + center})
+        return answers.predict(self, frame, level)
+
+    def predict_proba(self, frame: Any) -> Any:
+        """Predict the probability of each level that a rating can take.
+
+        Parameters
+        ----------
+        frame : DataFrame or Interactions
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        DataFrame
+            One row for each row of ``frame``, in its order: user, item[, domain], and for each level a column named after
+            it, such as ``"p_4.5"``. Rows sum to one.
+
+        Raises
+        ------
+        DataError
+            A likelihood whose ratings are not on levels, or rows of domains with different levels.
+
+        Examples
+        --------
+        >>> import bayesrec as br
+        >>> frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 10), n_ratings=(6, 4))
+        >>> frame["value"] = frame["value"].round().clip(2, 4)
+        >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+        >>> model = br.models.PMF(rank=1, likelihood=br.Ordinal())
+        >>> posterior = br.fit(model, data, br.Gibbs(draws=20, warmup=10, chains=1), progress=False)
+        >>> posterior.predict_proba(frame[frame.domain == "target"].head(2)).columns.tolist()
+        ['user', 'item', 'domain', 'p_2', 'p_3', 'p_4']
+        """
+        return answers.predict_proba(self, frame)
+
+    def laws(self, batch: Any) -> Iterator[tuple[slice, Predicted]]:
+        """Predictive distributions of the rows of a batch, a chunk of them at a time. Internal."""
+        codes = (batch.user, batch.item, batch.domain)
+        return predictive.components(self.model, self.draws, self.schema, *codes)
 
     def log_score(self, frame: Any) -> np.ndarray:
         """Log posterior predictive density of each row's value, float64 (row,).
@@ -171,26 +200,7 @@ class Posterior:
             Log density of all rows of a user at once. The rows of an unknown user share a vector, which is
             integrated out, domain by domain.
         """
-        self.require_draws("log_score")
-        batch = self.data.encode(frame, need_value=True)
-        value = self.schema.standardise(np.asarray(batch.value), batch.domain)
-        constant = -0.5 * np.log(2.0 * np.pi) - np.log(self.schema.scale[batch.domain])
-        user, ids = pd.factorize(batch.user_id)
-        total = np.zeros((len(ids), self.n_chains * self.n_draws))
-        by_chain = np.empty((self.n_chains, len(batch)))
-        for rows, mean, sd in predictive.components(self.model, self.draws, batch.user, batch.item, batch.domain):
-            density = -0.5 * ((value[rows, None] - mean) / sd) ** 2 - np.log(sd) + constant[rows, None]
-            known = batch.user[rows] >= 0
-            np.add.at(total, user[rows][known], density[known])
-            split = density.reshape(len(density), self.n_chains, self.n_draws)
-            by_chain[:, rows] = logsumexp(split, axis=2).T - np.log(self.n_draws)
-        strangers = pd.DataFrame({"user": user, "domain": batch.domain})[batch.user < 0]
-        for _, part in strangers.groupby(["user", "domain"]):
-            mine = part.index.to_numpy()
-            domain = int(batch.domain[mine[0]])
-            density = predictive.together(self.model, self.draws, batch.item[mine], domain, value[mine])
-            total[user[mine[0]]] += density - len(mine) * np.log(self.schema.scale[domain])
-        return by_chain, user, logsumexp(total, axis=1) - np.log(total.shape[1])
+        return answers.scores(self, frame)
 
     def expected(self, user: int, items: np.ndarray) -> np.ndarray:
         """Draws of the expected target rating of one user (code, -1 unknown) for items (codes): (draw, item).
@@ -198,25 +208,11 @@ class Posterior:
         Users and items are the caller's. All unknown users have the same draws, each that of a user taken from the
         population. Internal.
         """
-        self.require_draws("ranking")
-        domain, users = np.full(len(items), self.schema.n_domains - 1), np.full(len(items), user)
-        first, second = (items, users) if self.data.columns.swapped else (users, items)
-        rows = predictive.compact(self.model, self.draws, first, second, domain)
-        eta = self.model.score(rows.latents, rows.batch).double()
-        if user < 0:
-            eta = eta + predictive.deviations(self.model, rows)
-        return self.model.likelihood.mean(eta, rows.latents).numpy() * self.schema.scale[-1] + self.schema.center[-1]
+        return answers.expected(self, user, items)
 
     def draw(self, chain: int, draw: int, users: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """One draw as a state (float64), with the user axis cut down to ``users`` (codes) if given."""
-        self.require_draws("this")
-        state = {}
-        for name, array in self.draws.items():
-            value, axes = array[chain, draw].astype(np.float64), self.model.dims[name]
-            if users is not None and "user" in axes:
-                value = np.take(value, users, axis=axes.index("user"))
-            state[name] = value
-        return state
+        return answers.draw(self, chain, draw, users)
 
     def latents(self) -> dict[str, torch.Tensor]:
         """All draws as tensors (chain * draw, *event)."""
@@ -224,21 +220,9 @@ class Posterior:
 
     def log_likelihood(self) -> np.ndarray:
         """Log density of every target row of the training data given each draw, (chain, draw, row)."""
-        self.require_data("log_likelihood")
-        self.require_draws("log_likelihood")
-        data = self.data.mask(self.data.is_target)
-        codes = [torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain)]
-        value = torch.from_numpy(self.schema.standardise(data.value, data.domain)).float()
-        latents, batch = self.latents(), Batch(*codes)
-        out = []
-        for s in range(self.n_chains * self.n_draws):
-            one = {name: x[s] for name, x in latents.items()}
-            likelihood = self.model.likelihood.distribution(self.model.score(one, batch), one, batch)
-            out.append(likelihood.log_prob(value).numpy())
-        stacked = np.stack(out).reshape(self.n_chains, self.n_draws, -1)
-        return stacked - np.log(self.schema.scale[-1]).astype(np.float32)
+        return answers.log_likelihood(self)
 
-    def fold_in(self, frame: Any, seed: int = 0) -> Posterior:
+    def fold_in(self, frame: Any, seed: int = 0, features: Any = None, *, alone: bool = False) -> Posterior:
         """Take in users who were not in the fit, without refitting.
 
         Items and hyperparameters stay as they are in each draw and the new users' latents are drawn given them and
@@ -251,6 +235,11 @@ class Posterior:
             Rows of new users, in any fitted domain; source rows alone are enough. Rows of unknown items are left
             out with a warning.
         seed : int
+        features : DataFrame, optional
+            Features of the new users, as ``user_features``; needed where the fit used such features.
+        alone : bool
+            True leaves the users of the fit and their rows out of the answer, which then takes no time to copy: for
+            services that answer one newcomer at a time. It cannot be saved.
 
         Returns
         -------
@@ -263,7 +252,48 @@ class Posterior:
             A user who is known already; the message names the id.
         """
         self.require_draws("fold_in")
-        return fold.fold_in(self, frame, seed)
+        return fold.fold_in(self, frame, seed, features, alone)
+
+    def update(self, frame: Any, seed: int = 0, features: Any = None) -> Posterior:
+        """Learn from new ratings of known and of new users, without refitting: streaming Bayes. Provisional.
+
+        New users are taken in as by :meth:`fold_in`. Known users are drawn anew given all their rows, those of the fit and
+        the new ones. Items and hyperparameters stay as they are in each draw, a cut posterior: refit now and then.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            Rows in any fitted domain. A pair of user and item that was rated before has the new rating from now on. Rows
+            of unknown items are left out with a warning.
+        seed : int
+        features : DataFrame, optional
+            Features of the new users, as for :meth:`fold_in`.
+
+        Returns
+        -------
+        Posterior
+            With the new rows in ``data``.
+
+        Raises
+        ------
+        DataError
+            An empty frame, a missing column, a domain that was not fitted.
+        NotFittedError
+            Known users of a posterior that was saved without its ratings.
+
+        Examples
+        --------
+        >>> import bayesrec as br
+        >>> frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 10), n_ratings=(6, 4))
+        >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+        >>> posterior = br.fit(br.models.PMF(rank=1), data, br.Gibbs(draws=20, warmup=10, chains=1), progress=False)
+        >>> rows = pd.DataFrame({"user": [0, 0, 77], "item": [0, 1, 2], "value": [1.0, 2.0, 1.5]})
+        >>> more = posterior.update(rows)
+        >>> more.data.n_users - posterior.data.n_users
+        1
+        """
+        self.require_draws("update")
+        return fold.update(self, frame, seed, features)
 
     def as_prior(
         self, side: str = "user", privacy: tuple[float, float, float] | None = None, seed: int | None = None
@@ -281,14 +311,7 @@ class Posterior:
             The side whose ids are shared between domains: "item" for a fit of data with ``shared="items"``.
         privacy : (epsilon, delta, clip), optional
             Adds noise to what each user's ratings contribute (the Gaussian mechanism, calibrated exactly), and counts it
-            as uncertainty. Residuals are clipped to ``clip``, in sds of the source's ratings; below 2 the clipping itself
-            biases the means, for which nothing allows. *Protected* is one rating of a user, its item and its value: the
-            published moments of this user are (epsilon, delta)-indistinguishable from those with another rating in its
-            place. *Not protected*, and taken as public: items, hyperparameters, units and noise, which were learned from
-            the ratings (posterior means over all draws; each further version of the items would spend the budget again);
-            how many ratings a user and an item have; that a user is in the source. All ratings of a user together are
-            not hidden. Every call spends the budget anew, and the noise is not hardened against attacks on the last bits
-            of its floating-point numbers.
+            as uncertainty. :class:`SourcePrior` says what is protected and what is not. Every call spends the budget anew.
         seed : int, optional
             Seed of that noise. None takes it from the operating system. Who knows the seed can subtract the noise.
 
@@ -300,16 +323,14 @@ class Posterior:
         Raises
         ------
         DataError
-            A side that is not shared, a model other than PMF, draws that random factors would match as well, a budget
-            that is not positive.
+            A side that is not shared, a model other than PMF, draws that cannot be aligned, a budget that is not positive.
         NotFittedError
             A posterior that was saved without its ratings.
 
         Warns
         -----
         ConvergenceWarning
-            A chain that found other factors than the rest: less than half of the variance of its item designs is
-            explained by theirs.
+            A chain that found other factors than the rest.
 
         References
         ----------
@@ -366,10 +387,12 @@ class Posterior:
         path : str or Path
         data : bool
             False leaves the ratings out; what needs them (source weights, ``exclude="seen"``) then says so. Features
-            and graphs that came with the data are not saved.
+            are saved if the model uses them; graphs that came with the data are not.
 
         Returns
         -------
         Path
         """
+        if self.shelf is not None:
+            raise DataError("a posterior that knows new users alone is not saved; save the one of the fit.")
         return store.save(self, path, data)

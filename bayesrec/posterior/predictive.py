@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import ndtri
+from scipy.special import logsumexp
 from torch import Tensor
 
-from bayesrec import mixtures
-from bayesrec.likelihoods import Latents
-from bayesrec.models.base import Batch, Model, Population
+from bayesrec.likelihoods import Gaussian, Latents, Units
+from bayesrec.likelihoods.predicted import Predicted
+from bayesrec.models.base import Batch, Model, Population, Schema
 
-__all__ = ["Compact", "compact", "components", "deviations", "quantiles", "together"]
+__all__ = ["Compact", "compact", "components", "deviations", "rows_at_once", "together"]
 
 CHUNK_FLOATS = 2**25  # floats of gathered user vectors that a chunk of rows may take
+SHARED = 16  # users from the population, in each draw, over which the rows of an unknown user are averaged
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Compact:
 def flat(draws: dict[str, np.ndarray], sites: Any = None) -> Latents:
     """Chains and draws on one axis, as tensors that share memory with the arrays where they can."""
     names = draws if sites is None else sites
-    return {name: torch.from_numpy(draws[name].reshape(-1, *draws[name].shape[2:])) for name in names}
+    shapes = {name: draws[name].shape for name in names}  # reshape(-1) cannot tell where an axis has no entries
+    return {name: torch.from_numpy(draws[name].reshape(s[0] * s[1], *s[2:])) for name, s in shapes.items()}
 
 
 def compact(
     model: Model,
     draws: dict[str, np.ndarray],
+    schema: Schema,
     user: np.ndarray,
     item: np.ndarray,
     domain: np.ndarray,
@@ -50,7 +53,7 @@ def compact(
     """
     dims = model.dims
     free = flat(draws, [name for name in draws if not {"user", "item"} & set(dims[name])])
-    population = model.population(free)
+    population = model.population(free, schema if user.min(initial=0) < 0 or item.min(initial=0) < 0 else None)
     users, items = np.unique(user[user >= 0]), np.unique(item[item >= 0])
     latents = dict(free)
     for name in draws:
@@ -84,7 +87,7 @@ def deviations(model: Model, rows: Compact) -> Tensor:
     """
     of_user = bool(rows.unknown_user.any())
     population = rows.population
-    spread = population.user_cov[..., -1, :, :] if of_user else population.item_var[..., -1, :].diag_embed()
+    spread = (population.user_cov if of_user else population.item_cov)[..., -1, :, :]
     chol = torch.linalg.cholesky(spread.double())
     normals = torch.from_numpy(np.random.default_rng(0).standard_normal(chol.shape[:-1]))
     out = (_design(model, rows, of_user).double() @ (chol @ normals[..., None]))[..., 0]
@@ -99,7 +102,7 @@ def _spread(model: Model, rows: Compact, of_users: bool = True) -> Tensor:
     user, item = model.vectors(rows.latents, rows.batch)
     out = torch.zeros(user.shape[:-1], dtype=user.dtype)
     new_user, new_item = rows.unknown_user, rows.unknown_item
-    cov, var = rows.population.user_cov, rows.population.item_var
+    cov, item_cov = rows.population.user_cov, rows.population.item_cov
     for d in torch.unique(rows.batch.domain).tolist():
         here = rows.batch.domain == d
         pick = here & new_user
@@ -109,47 +112,64 @@ def _spread(model: Model, rows: Compact, of_users: bool = True) -> Tensor:
             out[:, pick] += ((v @ cov[:, d]) * v).sum(-1)
         pick = here & new_item
         if pick.any():
-            p = user[:, pick].square()
+            p = user[:, pick].clone()
             p[..., 0] = 1.0
-            out[:, pick] += (p * var[:, None, d]).sum(-1)
+            out[:, pick] += ((p @ item_cov[:, d]) * p).sum(-1)
         pick = here & new_user & new_item
         if pick.any():
-            both = cov[:, d].diagonal(dim1=-2, dim2=-1) * var[:, d]
-            out[:, pick] += both[:, 1:].sum(-1, keepdim=True)
+            both = cov[:, d, 1:, 1:] * item_cov[:, d, 1:, 1:]
+            out[:, pick] += both.sum((-1, -2)).unsqueeze(-1)
     return out
 
 
-def components(
-    model: Model, draws: dict[str, np.ndarray], user: np.ndarray, item: np.ndarray, domain: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Mean and sd (row, draw) of a new rating given each draw, in sd units, a chunk of rows at a time."""
+def rows_at_once(model: Model, draws: dict[str, np.ndarray]) -> int:
+    """How many rows are predicted at once."""
     n_draws = int(np.prod(next(iter(draws.values())).shape[:2]))
-    chunk = max(1, CHUNK_FLOATS // (n_draws * (model.rank + 1)))
+    return max(1, CHUNK_FLOATS // (n_draws * (model.rank + 1)))
+
+
+def components(
+    model: Model, draws: dict[str, np.ndarray], schema: Schema, user: np.ndarray, item: np.ndarray, domain: np.ndarray
+) -> Iterator[tuple[slice, Predicted]]:
+    """Predictive distributions of new ratings, a chunk of rows at a time."""
+    chunk, units = rows_at_once(model, draws), schema.units
     for start in range(0, len(user), chunk):
         part = slice(start, start + chunk)
-        rows = compact(model, draws, user[part], item[part], domain[part])
+        rows = compact(model, draws, schema, user[part], item[part], domain[part])
         eta = model.score(rows.latents, rows.batch)
         unknown = bool(rows.unknown_user.any() or rows.unknown_item.any())
         variance = _spread(model, rows) if unknown else torch.zeros((), dtype=eta.dtype)
-        mean, sd = model.likelihood.components(eta, variance, rows.latents, rows.batch)
-        by_row = [np.ascontiguousarray(x.numpy().T, dtype=np.float64) for x in (mean, sd.expand(mean.shape))]
-        yield part, by_row[0], by_row[1]
+        yield part, _law(model, eta, variance, rows, units, domain[part])
+
+
+def _law(
+    model: Model, eta: Tensor, variance: Tensor, rows: Compact, units: list[Units], domain: np.ndarray
+) -> Predicted:
+    """Predictive distributions of rows with expected responses ``eta`` (draw, row)."""
+    parts = model.likelihood.components(eta, variance, rows.latents, rows.batch)
+    mean, spread, noise = (np.ascontiguousarray(x.expand(eta.shape).numpy().T, dtype=np.float64) for x in parts)
+    return model.likelihood.predicted(mean, spread, noise, rows.latents, units, domain)
 
 
 def together(
-    model: Model, draws: dict[str, np.ndarray], item: np.ndarray, domain: int, value: np.ndarray
+    model: Model, draws: dict[str, np.ndarray], schema: Schema, item: np.ndarray, domain: int, value: np.ndarray
 ) -> np.ndarray:
-    """Log density (draw,), in sd units, of ratings ``value`` (row,) that one unknown user gave in a domain.
+    """Log density (draw,) of ratings ``value`` (row,) that one unknown user gave in a domain.
 
-    Given a draw the rows share the user's vector: they are jointly normal with covariance ``v' cov v`` and, on the
-    diagonal, noise and the spread of unknown items. In the form of Woodbury, so that matrices have the size R.
+    Given a draw the rows share the user's vector. Normal ratings are jointly normal with covariance ``v' cov v`` and, on the
+    diagonal, noise and the spread of unknown items: in the form of Woodbury, so that matrices have the size R. Other
+    ratings are averaged over SHARED users taken from the population, the same for everybody.
     """
-    n = len(item)
-    rows = compact(model, draws, np.full(n, -1), item, np.full(n, domain))
+    n, units = len(item), schema.units
+    rows = compact(model, draws, schema, np.full(n, -1), item, np.full(n, domain))
     spread = _spread(model, rows, of_users=False)
-    mean, sd = model.likelihood.components(model.score(rows.latents, rows.batch), spread, rows.latents, rows.batch)
-    mean, sd = mean.double(), sd.expand(mean.shape).double()
-    residual = (torch.from_numpy(value) - mean) / sd
+    if not isinstance(model.likelihood, Gaussian):
+        return _averaged(model, rows, spread, units, domain, value)
+    mean, apart, noise = model.likelihood.components(
+        model.score(rows.latents, rows.batch), spread, rows.latents, rows.batch
+    )
+    mean, sd = mean.double(), torch.hypot(apart.double(), noise.expand(mean.shape).double())
+    residual = (torch.from_numpy(units[domain].encode(value)) - mean) / sd
     cov = rows.population.user_cov[:, domain].double()
     design = _design(model, rows).double() / sd[..., None]
     inner = torch.eye(cov.shape[-1], dtype=torch.float64) + design.mT @ design @ cov
@@ -157,11 +177,19 @@ def together(
     explained = (linear * (cov @ torch.linalg.solve(inner, linear))).sum((-2, -1))
     quadratic = residual.square().sum(-1) - explained
     log_det = 2.0 * sd.log().sum(-1) + torch.linalg.slogdet(inner).logabsdet
-    return (-0.5 * (quadratic + log_det + n * np.log(2.0 * np.pi))).numpy()
+    return (-0.5 * (quadratic + log_det + n * np.log(2.0 * np.pi * units[domain].scale ** 2))).numpy()
 
 
-def quantiles(mean: np.ndarray, sd: np.ndarray, probability: tuple[float, ...]) -> np.ndarray:
-    """Quantiles (row, q) of mixtures of normals with equal weights, components (row, draw)."""
-    out = np.empty((len(mean), len(probability)))
-    mixtures.mixture_quantiles(mean, sd, np.array(probability), ndtri(np.array(probability)), out)
-    return out
+def _averaged(
+    model: Model, rows: Compact, spread: Tensor, units: list[Units], domain: int, value: np.ndarray
+) -> np.ndarray:
+    """Log density (draw,) of rows of one unknown user, averaged over users from the population."""
+    eta, design = model.score(rows.latents, rows.batch).double(), _design(model, rows).double()
+    chol = torch.linalg.cholesky(rows.population.user_cov[:, domain].double())
+    rng, parts = np.random.default_rng(0), []
+    for _ in range(SHARED):
+        vector = chol @ torch.from_numpy(rng.standard_normal(chol.shape[:-1]))[..., None]
+        given = eta + (design @ vector)[..., 0]
+        law = _law(model, given, spread, rows, units, np.full(len(value), domain))
+        parts.append(law.log_density(value).sum(0))
+    return logsumexp(np.stack(parts), axis=0) - np.log(SHARED)

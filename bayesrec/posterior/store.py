@@ -18,6 +18,7 @@ import torch
 
 from bayesrec import likelihoods, models
 from bayesrec.data import Columns, Interactions, Vocabulary
+from bayesrec.data.features import Features, matrices
 from bayesrec.data.frames import Layout
 from bayesrec.errors import DataError, LoadError
 from bayesrec.models.base import Schema
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "save"]
 
 FORMAT = 1
+FEATURES = ("x", "center", "sd", "moment")  # arrays of the features of a side
 META, PRIOR = "bayesrec.json", "source-prior.npz"
 
 
@@ -104,7 +106,13 @@ def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:
         }
     for name, arrays in groups.items():
         np.savez(folder / f"{name}.npz", **arrays)
-    np.savez(folder / "schema.npz", item_domain=schema.item_domain.numpy(), center=schema.center, scale=schema.scale)
+    levels = {f"levels_{d}": one.levels for d, one in enumerate(schema.units) if one.levels is not None}
+    units = {"center": schema.center, "scale": schema.scale} | levels
+    np.savez(folder / "schema.npz", item_domain=schema.item_domain.numpy(), **units)
+    described = {s: f for s in ("user", "item") if isinstance(f := getattr(data, f"{s}_features"), Features)}
+    if described:
+        parts_of: dict[str, Any] = {f"{s}_{part}": getattr(f, part) for s, f in described.items() for part in FEATURES}
+        np.savez(folder / "features.npz", **parts_of)
     vocabularies = {}
     for side in ("users", "items"):
         vocabulary = getattr(data, side)
@@ -120,6 +128,7 @@ def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:
         "columns": asdict(data.columns),
         "layout": asdict(data.layout),
         "vocabularies": vocabularies,
+        "features": {side: list(features.names) for side, features in described.items()},
         "n_users": schema.n_users,
         "n_items": schema.n_items,
         "files": {file.name: _digest(file) for file in sorted(folder.iterdir())},
@@ -182,7 +191,13 @@ def _read(folder: Path, meta: dict[str, Any], methods: Mapping[str, type]) -> di
     draws, stats = arrays("draws.npz"), arrays("stats.npz")
     parts = arrays("moments.npz") if "moments.npz" in meta["files"] else {}
     moments = {key[5:]: (x, parts[f"sd/{key[5:]}"]) for key, x in parts.items() if key.startswith("mean/")}
-    checks.check_draws(model, draws, stats, moments, meta["n_users"], meta["n_items"], len(domains))
+    stored = arrays("features.npz") if "features.npz" in meta["files"] else {}
+    described: dict[str, Any] = {
+        side: Features(tuple(names), *(stored[f"{side}_{part}"] for part in FEATURES))
+        for side, names in meta.get("features", {}).items()
+    }
+    checks.check_features(model, described, meta["n_users"], meta["n_items"])
+    checks.check_draws(model, draws, stats, moments, meta["n_users"], meta["n_items"], len(domains), described)
     data = Interactions(
         user=ratings["user"],
         item=ratings["item"],
@@ -194,6 +209,7 @@ def _read(folder: Path, meta: dict[str, Any], methods: Mapping[str, type]) -> di
         shared=meta["shared"],
         layout=Layout(**layout),
         **vocabularies,
+        **{f"{side}_features": features for side, features in described.items()},
     )
     return {
         "draws": draws,
@@ -210,6 +226,8 @@ def _read(folder: Path, meta: dict[str, Any], methods: Mapping[str, type]) -> di
             schema["center"],
             schema["scale"],
             data.users.decode(np.arange(data.n_users)),
+            tuple(schema.get(f"levels_{d}") for d in range(len(domains))),
+            **matrices(data),
         ),
     }
 

@@ -14,8 +14,9 @@ from bayesrec.conjugate import Table
 from bayesrec.data.seeds import checked_seed
 from bayesrec.errors import ConvergenceWarning, DataError
 from bayesrec.models import PMF
+from bayesrec.models.features import user_shift
 from bayesrec.posterior import predictive
-from bayesrec.posterior.alignment import Designs, align
+from bayesrec.posterior.alignment import Designs, align, population_cov
 from bayesrec.privacy import checked_budget, gaussian_sigma, noisy, sensitivity
 from bayesrec.sources import SourcePrior
 
@@ -114,10 +115,16 @@ def _moments(
     for chain in range(posterior.n_chains):
         for draw in range(posterior.n_draws):
             state = posterior.draw(chain, draw)
-            value, weight = posterior.model.likelihood.working(state, table, "user")
+            value, weight = posterior.model.observed(state, table)
             gram, linear = conjugate.row_grams(pointers, table.user_item, value, weight, state["item_vector"])
-            root = np.linalg.cholesky(state["user_cov"]) @ turns[chain, draw]
-            mean, cov = _conditional(root.T @ gram @ root, (linear - gram @ state["user_mean"]) @ root)
+            root = np.linalg.cholesky(population_cov(posterior, state)) @ turns[chain, draw]
+            gram, linear = root.T @ gram @ root, (linear - gram @ state["user_mean"]) @ root
+            shift = user_shift(state, table)
+            if shift is not None:  # phi ~ N(0, I) over all users; of one whose features are known more is known
+                precision = root.T @ np.linalg.inv(state["user_cov"]) @ root
+                gram = gram + precision - np.eye(size)
+                linear = linear + np.linalg.solve(root, shift[active].T).T @ precision
+            mean, cov = _conditional(gram, linear)
             first += mean
             second += cov + mean[:, :, None] * mean[:, None, :]
     n = posterior.n_chains * posterior.n_draws
@@ -168,9 +175,11 @@ def _items(designs: Designs, turns: np.ndarray) -> Items:
         design[rated] += d / n
         offset[rated] += level / n
         squares[rated] += ((d**2).sum(1) + level**2) / n
-    stranger = predictive.compact(posterior.model, posterior.draws, *(np.array([code]) for code in (-1, 0, 0)))
+    stranger = predictive.compact(
+        posterior.model, posterior.draws, posterior.schema, *(np.array([code]) for code in (-1, 0, 0))
+    )
     eta = posterior.model.score(stranger.latents, stranger.batch)
-    _, sd = posterior.model.likelihood.components(eta, torch.zeros(()), stranger.latents, stranger.batch)
+    *_, sd = posterior.model.likelihood.components(eta, torch.zeros(()), stranger.latents, stranger.batch)
     spread = np.maximum(squares - (design**2).sum(1) - offset**2, 0.0)
     return Items(design, offset, spread, designs.count, float(sd.double().square().mean()))
 

@@ -160,11 +160,12 @@ def _body(posterior: Posterior, verdict: TransferReport | None, rows: pd.DataFra
     agreed = facts.chains(posterior)
     covered = None if rows is None else facts.inside(rows, 0.9, w.one)
     none = sections.p("Not tested: no held-out ratings were given.")
-    todo = words.advice(found, gain, agreed, covered, source, w, judged)
+    harmed = [] if verdict is None else words.harmed_segments(facts.segments(verdict))
+    todo = words.advice(found, gain, agreed, covered, source, w, judged, harmed)
     lists = _examples(posterior, source, target, w)
     parts = {
         "What the source is worth": _worth(posterior, verdict, found, source, w) if judged else "",
-        "Who gains and who is harmed": "" if gain is None else sections.gains(gain, source, w),
+        "Who gains and who is harmed": "" if gain is None else sections.gains(gain, source, w) + _groups(verdict, w),
         "Can the intervals be trusted?": none if rows is None else sections.calibration(rows, w),
         "Examples": lists,
         "Did the computation converge?": sections.chains(
@@ -190,10 +191,23 @@ def _worth(
         out = sections.p("Not tested: no verdict was asked for.")
     else:
         out = sections.worth(found, source, verdict.labels, w)
+        if verdict.metrics is not None:
+            out += sections.measures(verdict.metrics, w)
+        if verdict.sensitivity is not None:
+            out += sections.sensitivity(verdict.sensitivity)
     if not len(posterior.data):
         return out + sections.p(NO_RATINGS, "note")
     share = facts.weights(posterior) if posterior.data.sources else None
-    return out if share is None else out + sections.weights(share, w)
+    if share is None:
+        return out
+    clash = facts.conflicts(posterior)
+    out += sections.weights(share, w)
+    return out + (sections.p(words.conflicts(*clash, source, w)) if clash else "")
+
+
+def _groups(verdict: TransferReport | None, w: words.Words) -> str:
+    found = None if verdict is None else facts.segments(verdict)
+    return "" if found is None or not len(found) else sections.segments(found, w)
 
 
 def _examples(posterior: Posterior, source: str, target: str, w: words.Words) -> str:

@@ -15,15 +15,28 @@ import numpy as np
 import pandas as pd
 
 from bayesrec.data import Interactions
-from bayesrec.diagnostics import TransferReport, source_weight
+from bayesrec.diagnostics import TransferReport, conflict, source_weight
 from bayesrec.diagnostics.calibration import coverage
 from bayesrec.diagnostics.heldout import regime_of
-from bayesrec.errors import ConvergenceWarning, DataWarning, UnsupportedMethodError
+from bayesrec.diagnostics.segments import SOURCE
+from bayesrec.errors import ConvergenceWarning, DataWarning, NegativeTransferWarning, UnsupportedMethodError
 from bayesrec.metrics import clustered_mean, rmse, rmse_difference
 from bayesrec.posterior import Posterior, convergence
 from bayesrec.ranking import recommend, sides
 
-__all__ = ["Chains", "Example", "Gains", "chains", "domains", "examples", "gains", "weights", "worth"]
+__all__ = [
+    "Chains",
+    "Example",
+    "Gains",
+    "chains",
+    "conflicts",
+    "domains",
+    "examples",
+    "gains",
+    "segments",
+    "weights",
+    "worth",
+]
 
 REGIMES = ("cold", "few", "warm")
 OWN_EDGES = (0, 1, 6, 21, 51)  # groups of users by own target ratings
@@ -188,6 +201,24 @@ def weights(posterior: Posterior) -> pd.DataFrame | None:
         mean = {name: float(share[name].to_numpy().mean()) for name in ("source", "population", "target")}
         out[span(OWN_EDGES, k)] = {"users": len(members)} | mean
     return pd.DataFrame.from_dict(out, orient="index")
+
+
+def segments(report: TransferReport) -> pd.DataFrame | None:
+    """The report's segments with more than one level, but for that by source ratings, which has a finer table on the page."""
+    if report.segments is None:
+        return None
+    levels = report.segments.groupby("segment")["level"].transform("size")
+    return report.segments[(levels > 1) & (report.segments["segment"] != SOURCE)].reset_index(drop=True)
+
+
+def conflicts(posterior: Posterior) -> tuple[int, int] | None:
+    """How many users' own ratings contradict what the source announced, and of how many; None where that cannot be said."""
+    try:
+        with quiet(NegativeTransferWarning):
+            found = conflict(posterior, draws=30)
+    except UnsupportedMethodError:
+        return None
+    return (int(np.asarray(found["conflict"]).sum()), len(found)) if len(found) else None
 
 
 def _cells(data: Interactions, user: np.ndarray, item: np.ndarray) -> pd.DataFrame:

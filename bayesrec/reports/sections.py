@@ -97,6 +97,55 @@ def _who(name: object, w: Words) -> str:
     return "all tested" if name == "all" else f"{w.kind[str(name)]} ({words.RATINGS[str(name)]})"
 
 
+def measures(found: pd.DataFrame, w: Words) -> str:
+    """The same gap in errors of predictions and in the order of lists."""
+    found = found[(found["users"] > 0) & found.index.isin(words.MEASURES)]
+    if not len(found):
+        return ""
+    shown = pd.DataFrame({"measure": [words.MEASURES[str(name)] for name in found.index]})
+    for name, column in (("with the source", "with_transfer"), ("without", "without")):
+        shown[name] = [f"{x:.3f}" for x in found[column]]
+    shown["change"] = _margins(found["difference"], found["se"])
+    shown["chance that it is worse"] = [words.percent(x) for x in found["harm"]]
+    explained = more(
+        "What are these measures?",
+        p(
+            "The error of the whole prediction (CRPS) compares the predicted range with the rating, in rating points: a wide "
+            "range and a range in the wrong place both cost. For a sure prediction it is the plain distance."
+        ),
+        p(
+            "The order of a list (NDCG) is 1 if a person's held-out ratings come in the right order, best first, and smaller "
+            "the more the top is wrong. It looks at rated items alone."
+        ),
+        p(f"Numbers behind ± are 90% margins, clustered by {w.one}. The verdict goes by the log score alone."),
+    )
+    return "<h3>In other measures</h3>" + table(shown, label="Other measures") + explained
+
+
+def sensitivity(found: pd.DataFrame) -> str:
+    """Whether the answer hangs on the priors."""
+    shown = pd.DataFrame({"assumption": [words.VARIANTS.get(str(name), str(name)) for name in found.index]})
+    shown["log score a rating"] = _margins(found["delta_per_row"], found["se"])
+    shown["verdict"] = [words.SAYS[name] for name in found["verdict"]]
+    text = words.steadiness(found)
+    note = "One part of the held-out ratings, predicted by fits with other assumptions about how far to trust a source."
+    return "<h3>Does the answer hang on assumptions?</h3>" + p(text) + table(shown, label="Sensitivity") + p(note, "note")
+
+
+def segments(found: pd.DataFrame, w: Words) -> str:
+    """Who is harmed, by groups of users."""
+    shown = pd.DataFrame({"group": [f"{row.segment}: {row.level}" for row in found.itertuples()]})
+    shown[w.many] = [f"{n:,}" for n in found["users"]]
+    shown["log score a rating"] = _margins(found["delta_per_row"], found["se"])
+    shown["chance of harm"] = [words.percent(x) for x in found["harm"]]
+    shown["verdict"] = [words.SAYS[name] for name in found["verdict"]]
+    note = (
+        "The chance of harm leans on the other groups of the same kind, small groups most: a few unlucky ratings do not make a "
+        "group look harmed."
+    )
+    return "<h3>By group</h3>" + table(shown, label="Groups and their chance of harm") + p(note, "note")
+
+
 def weights(found: pd.DataFrame, w: Words) -> str:
     """What a typical prediction rests on."""
     names = {"source": "the source", "population": "what is usual in the target", "own": f"the {w.one}'s own ratings"}

@@ -83,6 +83,18 @@ WORDS = {
 RATINGS = {"cold": "no rating yet", "few": "1 to 5 ratings", "warm": "more than 5 ratings"}
 SAYS = {"positive": "helps", "negative": "hurts", "undetermined": "undetermined"}
 DO = {"positive": "help", "negative": "hurt"}
+MEASURES = {
+    "RMSE": "typical error (RMSE), less is better",
+    "CRPS": "error of the whole prediction (CRPS), less is better",
+    "NDCG@10": "order of a list (NDCG@10), more is better",
+}
+VARIANTS = {
+    "default": "as fitted",
+    "gate prior x 2": "an irrelevant source twice as likely",
+    "gate prior / 2": "an irrelevant source half as likely",
+    "shrinkage x 2": "a source may say twice as much",
+    "shrinkage / 2": "a source may say half as much",
+}
 AGREE = 1.05  # R-hat up to which the chains agree; above the limit of diagnostics() they do not
 FEW_BAD = 0.1  # share of the quantities that may disagree before the answer is a plain no
 FEW_DRAWS = 100  # effective draws below which intervals are rough
@@ -214,6 +226,42 @@ def harmed(found: Gains) -> list[str]:
     return [str(name) for name, row in found.groups.iterrows() if row["high"] < 0]
 
 
+def harmed_segments(found: pd.DataFrame | None) -> list[str]:
+    """Groups of :func:`bayesrec.reports.facts.segments` whose verdict is negative."""
+    if found is None:
+        return []
+    return [f"{row.segment}: {row.level}" for row in found.itertuples() if row.verdict == "negative"]
+
+
+def steadiness(found: pd.DataFrame) -> str:
+    """Whether the verdict is the same under all assumptions.
+
+    Examples
+    --------
+    >>> steadiness(pd.DataFrame({"delta_per_row": [0.1, 0.08, 0.12], "verdict": ["positive"] * 3}))
+    'No: the verdict is the same under all of them, and the gain is between +0.080 and +0.120 a rating.'
+    """
+    low, high = found["delta_per_row"].min(), found["delta_per_row"].max()
+    size = f"the gain is between {low:+.3f} and {high:+.3f} a rating."
+    if found["verdict"].nunique() == 1:
+        return f"No: the verdict is the same under all of them, and {size}"
+    return f"Yes: the verdict is not the same under all of them; {size}"
+
+
+def conflicts(count: int, n: int, source: str, w: Words) -> str:
+    """How many users or items contradict their source.
+
+    Examples
+    --------
+    >>> conflicts(3, 200, "books", WORDS["user"])
+    'Own ratings of 3 of 200 users contradict what their ratings of books announced; up to 5% would by chance.'
+    """
+    return (
+        f"Own ratings of {count:,} of {counted(n, w.one)} contradict what their ratings {w.of_source} {source} announced; "
+        "up to 5% would by chance."
+    )
+
+
 def who_rated(names: Iterable[str], source: str, w: Words) -> str:
     """Groups by number of source ratings as in a sentence.
 
@@ -238,6 +286,7 @@ def advice(
     source: str,
     w: Words,
     has_source: bool = True,
+    harmed_groups: list[str] | None = None,
 ) -> list[str]:
     """What to do now: the rules of the page, most urgent first."""
     out = []
@@ -254,6 +303,8 @@ def advice(
         out.extend(_by_kind(table, ratings, w))
     if gain is not None and harmed(gain):
         out.append(f"Keep an eye on {who_rated(harmed(gain), source, w)}: their predictions get worse with it.")
+    if harmed_groups:
+        out.append(f"Leave {ratings} out for these groups, or look why they differ: {joined(harmed_groups)}.")
     if gain is not None and gain.largest > DOMINATES:
         out.append(
             f"Look at {w.one} {gain.largest_id}: {gain.largest:.0%} of all differences come from this one {w.one}, "

@@ -60,7 +60,8 @@ class Case:
     uses_source : bool
         Whether source rows may change what the model says of the target.
     frame : pandas.DataFrame
-        Columns user, item, domain and rating; integer user ids below a million. The default suits real-valued ratings.
+        Columns user, item, domain and rating; integer user ids below a million. The default suits real-valued ratings. Of
+        a model that uses features further columns, ``user_...`` and ``item_...``, are those of the row's user and item.
     target : str
     method : Method
 
@@ -82,7 +83,15 @@ class Case:
 
     def interactions(self, frame: pd.DataFrame | None = None) -> Interactions:
         """Return the table, or another one with the same columns, as interactions."""
-        return Interactions.from_frame(self.frame if frame is None else frame, target=self.target)
+        frame = self.frame if frame is None else frame
+        tables: dict[str, Any] = {f"{side}_features": self.features(side, frame) for side in ("user", "item") if self.model.features}
+        return Interactions.from_frame(frame, target=self.target, **tables)
+
+    def features(self, side: str, frame: pd.DataFrame) -> pd.DataFrame | None:
+        """Return the table of features of users or items that the columns of a frame hold; None if there are none."""
+        names = [name for name in frame.columns if name.startswith(f"{side}_")]
+        ids = [side] if side == "user" else [side, "domain"]
+        return frame[[*ids, *names]].drop_duplicates(ids) if names and self.model.features else None
 
     def fit(self, data: Interactions | None = None, method: Method | None = None, seed: int = 0) -> Posterior:
         """Fit the model, by default to the case's own table with its own method."""

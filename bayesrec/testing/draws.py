@@ -146,7 +146,8 @@ def no_global_state(case: Case) -> None:
     with global_state_untouched("recommend"), quiet():
         recommend(posterior, [int(rows["user"].iloc[0]), UNKNOWN], n=3, by="thompson")
     with global_state_untouched("fold_in"), quiet():
-        posterior.fold_in(rows.assign(user=UNKNOWN))
+        new = rows.assign(user=UNKNOWN)
+        posterior.fold_in(new, features=case.features("user", new))
     with global_state_untouched("to_datatree"):
         posterior.to_datatree()
 

@@ -90,9 +90,11 @@ def _newcomers(case: Case, new: set[str], row: int, domain: int) -> tuple[np.nda
     batch = Batch(user, item, torch.full((NEW,), domain))
     schema = posterior.schema
     if "user" in new:
-        schema = dataclasses.replace(schema, n_users=NEW)
+        schema = dataclasses.replace(schema, n_users=NEW, user_x=_resampled(schema.user_x, np.arange(schema.n_users)))
     if "item" in new:
-        schema = dataclasses.replace(schema, n_items=NEW, item_domain=torch.full((NEW,), domain))
+        here = np.flatnonzero(schema.item_domain.numpy() == domain)
+        x, codes = _resampled(schema.item_x, here), torch.full((NEW,), domain)
+        schema = dataclasses.replace(schema, n_items=NEW, item_domain=codes, item_x=x)
     value = torch.tensor(posterior.schema.standardise(data.value[[row]], data.domain[[row]]))
     kept = {name: x for name, x in posterior.latents().items() if not new & set(model.dims[name])}
     parts = []
@@ -105,6 +107,11 @@ def _newcomers(case: Case, new: set[str], row: int, domain: int) -> tuple[np.nda
             parts.append(torch.stack([law.mean, law.variance, law.log_prob(value)]).double().numpy())
     mean, variance, density = np.stack(parts, axis=1)
     return mean, variance, density
+
+
+def _resampled(x: np.ndarray | None, members: np.ndarray) -> np.ndarray | None:
+    """Features of newcomers: each as often those of every member as can be."""
+    return None if x is None else x[members[np.arange(NEW) % len(members)]]
 
 
 def _check_newcomer(case: Case, *new: str) -> None:

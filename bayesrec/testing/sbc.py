@@ -205,7 +205,7 @@ def per_draw(model: Model, state: State, table: Table) -> dict[str, float]:
     user, item = (torch.tensor(codes) for codes in zip(*cells.values(), strict=True))
     eta = model.score(latents, Batch(user, item, torch.full_like(user, table.n_domains - 1)))
     out |= {f"prediction[{name}]": float(x) for name, x in zip(cells, eta, strict=True)}
-    out["log_likelihood"] = model.likelihood.log_density(state, table, model.squared_errors(state, table))
+    out["log_likelihood"] = model.log_density(state, table)
     return out | (_borrowing(model, state, table, *cells["new"]) if table.n_domains > 1 else {})
 
 

@@ -77,6 +77,11 @@ def test_the_verdict_is_that_of_the_python_api(run, words, verdict):
         assert found[name] == getattr(verdict, name), name
     assert found["regimes"] == records(verdict.regimes.reset_index())
     assert [r["regime"] for r in found["regimes"]] == ["cold"]
+    assert found["metrics"] == records(verdict.metrics.reset_index())
+    assert [r["metric"] for r in found["metrics"]] == ["log score", "RMSE", "CRPS", "NDCG@10"]
+    assert found["segments"] == records(verdict.segments)
+    assert {"segment", "level", "harm", "verdict"} < set(found["segments"][0])
+    assert found["sensitivity"] is None
     assert (found["target"], found["sources"]) == ("target", ["source"])
     assert found["compared"] == ["TransferMF", "PMF"]
     assert found["users"] == len(verdict.per_user)
@@ -88,14 +93,31 @@ def test_the_verdict_is_that_of_the_python_api(run, words, verdict):
 
 def test_the_words_of_a_verdict_and_the_options(run, words, pretend, verdict):
     calls = pretend("positive")
-    given = ("--folds", 3, "--n-support", 2, "--baseline", "same", "--seed", 7, "--min-effect", 0.01)
+    given = ("--folds", 3, "--n-support", 2, "--baseline", "same", "--seed", 7, "--min-effect", 0.01, "--sensitivity")
     done = run(*words, *given, "--fail-on-negative")
     assert done.out.startswith("The source helps: source improves predictions in target.")
     (model, data, method, folds, n_support, baseline, seed), more = calls[0]
     assert model == baseline == br.models.TransferMF(rank=1)
-    assert (len(data), method, folds, n_support, seed, more) == (495, METHOD, 3, 2, 7, {"min_effect": 0.01})
+    assert (len(data), method, folds, n_support, seed, more) == (
+        *(495, METHOD, 3, 2, 7),
+        {"min_effect": 0.01, "sensitivity": True},
+    )
     run(*words)
     assert calls[1][0][5] == br.models.PMF(rank=1)
+    assert calls[1][1]["sensitivity"] is False
+
+
+def test_sensitivity_in_json(run, words, verdict, monkeypatch):
+    table = pd.DataFrame(
+        {"delta_per_row": [0.1, 0.2], "se": 0.01, "difference": [0.0, 0.1], "verdict": "positive"},
+        index=pd.Index(["default", "shrinkage x 2"], name="variant"),
+    )
+    found = dataclasses.replace(verdict, sensitivity=table, segments=None, metrics=None)
+    monkeypatch.setattr(diagnostics, "assess_transfer", lambda *args, **kwargs: found)
+    out = run(*words, "--json").json()
+    assert out["sensitivity"] == records(table.reset_index())
+    assert out["sensitivity"][1]["variant"] == "shrinkage x 2"
+    assert out["segments"] is out["metrics"] is None
 
 
 def test_a_negative_verdict_fails_only_where_it_is_asked_to(run, words, pretend):

@@ -1,0 +1,29 @@
+"""What rules have in common. Internal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bayesrec.errors import DataError
+
+__all__ = ["Rule", "check_length", "is_number", "itemwise"]
+
+Rule = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""The type of a rule: draws (draw, user, item) and a generator in, utilities (user, item) out. Stable."""
+
+
+def itemwise(rule: Rule) -> Rule:
+    """Mark a rule whose utility of an item depends on no other item."""
+    rule.itemwise = True  # type: ignore[attr-defined]
+    return rule
+
+
+def is_number(x: object) -> bool:
+    return isinstance(x, (int, float, np.number)) and not isinstance(x, bool) and bool(np.isfinite(x))
+
+
+def check_length(rule: str, n: object) -> None:
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise DataError(f"{rule}: n must be a whole number of at least 1, not {n!r}")
