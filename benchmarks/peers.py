@@ -1,6 +1,6 @@
 """One rival on one split, in an environment of its own, without bayesrec.
 
-Called by douban_rivals.py, gibbs_vs_peers.py and side_information.py.
+Called by douban_rivals.py, gibbs_vs_peers.py, ordinal.py and side_information.py.
 
     pip install smurff==1.1 myfm==0.4.0 scikit-surprise pandas
     python peers.py NAME SEED rows.npz answer.npz
@@ -156,6 +156,25 @@ def macau(data):
     return {"mean": np.array([found[u, i] for u, i in zip(data["test_user"], data["test_item"], strict=True)]) + centre}
 
 
+def ordered_probit(data, seed):
+    """myFM's ordered probit: probabilities of levels, as it was measured before."""
+    from myfm import MyFMOrderedProbit
+
+    sizes = [1 + max(data[k].max(), data[f"test_{k}"].max()) for k in ("user", "item")]
+
+    def design(*codes):
+        n = len(codes[0])
+        parts = zip(codes, sizes, strict=True)
+        return sparse.hstack([sparse.csr_matrix((np.ones(n), (range(n), c)), (n, m)) for c, m in parts]).tocsr()
+
+    levels = np.unique(data["value"])
+    model = MyFMOrderedProbit(rank=int(data["rank"]), random_seed=seed)
+    train = design(data["user"], data["item"]), np.searchsorted(levels, data["value"])
+    model.fit(*train, n_iter=300, n_kept_samples=150, group_shapes=sizes)
+    share = model.predict_proba(design(data["test_user"], data["test_item"]))
+    return {"share": share, "mean": share @ levels}
+
+
 def only_target(train):
     """The training rows of the target, sizes kept."""
     here = train["domain"] == 1
@@ -166,6 +185,9 @@ def main() -> None:
     name, seed, rows, answer = sys.argv[1:]
     with np.load(rows) as file:
         data = dict(file)
+    if name == "ordered probit":
+        np.savez(answer, **ordered_probit(data, int(seed)))
+        return
     if name in ("sweeps", "macau"):
         np.savez(answer, **{"sweeps": sweeps, "macau": macau}[name](data))
         return

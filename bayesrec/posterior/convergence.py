@@ -10,6 +10,7 @@ import pandas as pd
 from arviz_stats.base import array_stats
 
 from bayesrec.errors import ConvergenceWarning
+from bayesrec.likelihoods import Gaussian
 from bayesrec.posterior import predictive
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ def identified(posterior: Posterior) -> dict[str, np.ndarray]:
     user, item = probe_cells(posterior)
     domain = np.full(len(user), len(domains) - 1)
     rows = predictive.compact(posterior.model, posterior.draws, posterior.schema, user, item, domain)
-    eta = posterior.model.score(rows.latents, rows.batch).numpy().astype(np.float64).reshape(*shape, -1)
+    eta = posterior.model.score(rows.latents, rows.batch)
+    if not isinstance(posterior.model.likelihood, Gaussian):  # the location of a latent response means nothing
+        eta = posterior.model.likelihood.expected(eta, rows.latents, rows.batch, posterior.schema.units)
+    eta = eta.numpy().astype(np.float64).reshape(*shape, -1)
     ids = zip(posterior.data.users.decode(user), posterior.data.items.decode(item), strict=True)
     for k, (u, i) in enumerate(ids):
         cell = f"{i}, {u}" if posterior.data.columns.swapped else f"{u}, {i}"
