@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bayesrec.evaluation import Evaluation, RankingEvaluation, evaluate, evaluate_ranking
     from bayesrec.exploration import Replay, replay
     from bayesrec.inference import NUTS, SVI, Gibbs, fit, sample_prior
-    from bayesrec.likelihoods import Bernoulli, Gaussian, Ordinal
+    from bayesrec.likelihoods import Bernoulli, Gaussian, Implicit, Ordinal, Poisson, StudentT
     from bayesrec.posterior import Posterior
     from bayesrec.ranking import recommend
     from bayesrec.reports import report
@@ -47,9 +47,11 @@ _HOME = {
     "Evaluation": "evaluation",
     "Gaussian": "likelihoods",
     "Gibbs": "inference",
+    "Implicit": "likelihoods",
     "Interactions": "data",
     "NUTS": "inference",
     "Ordinal": "likelihoods",
+    "Poisson": "likelihoods",
     "Posterior": "posterior",
     "Replay": "exploration",
     "PowerChoice": "diagnostics",
@@ -57,6 +59,7 @@ _HOME = {
     "SVI": "inference",
     "SourcePrior": "sources",
     "Stack": "diagnostics",
+    "StudentT": "likelihoods",
     "TransferReport": "diagnostics",
     "Worth": "diagnostics",
     "assess_transfer": "diagnostics",
@@ -92,9 +95,11 @@ __all__ = [
     "Evaluation",
     "Gaussian",
     "Gibbs",
+    "Implicit",
     "Interactions",
     "NUTS",
     "Ordinal",
+    "Poisson",
     "Posterior",
     "Replay",
     "PowerChoice",
@@ -102,6 +107,7 @@ __all__ = [
     "SVI",
     "SourcePrior",
     "Stack",
+    "StudentT",
     "TransferReport",
     "Worth",
     "assess_transfer",

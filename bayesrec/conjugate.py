@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bayesrec import batched, kernels, slices
-from bayesrec.errors import ConvergenceWarning, DataError, SamplingError
+from bayesrec.errors import ConvergenceWarning, DataError, SamplingError, UnsupportedMethodError
 from bayesrec.sorting import sort_ratings
 from bayesrec.workers import ALONE, Workers
 
@@ -199,13 +199,15 @@ def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, 
     return out
 
 
-def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng, given=None):
+def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng, given=None, rest=None):
     """Draw gates, target factors and source factors of all users; see :func:`bayesrec.kernels.transfer_rows`.
 
     Parameters
     ----------
     given : tuple of ndarray, optional
         Precision (source, user, R, R) and linear term (source, user, R) that add to what the source rows say.
+    rest : bayesrec.whole.Everywhere, optional
+        Adds to what the rows of a domain say of every user who has some.
 
     Returns
     -------
@@ -213,6 +215,8 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
         ``user_vector`` (user, R), ``source_vector`` and ``phi_used`` (source, user, R), ``on`` bool (source, user).
     """
     workers = table.workers
+    if workers.device is not None and rest is not None:
+        raise UnsupportedMethodError("cells without a row are counted on the CPU; fit with device='cpu'.")
     if workers.device is not None:
         found, bad = batched.transfer_rows(
             table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng, workers.device, workers.layouts,
@@ -224,6 +228,7 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
     shape = (n_sources, table.n_users, size)
     if given is None:
         given = np.empty((0, table.n_users, size, size)), np.empty((0, table.n_users, size))
+    common = (np.empty((0, size, size)), np.empty((0, size))) if rest is None else (rest.precision, rest.linear)
     keys = [key_of(rng) for _ in range(1 + 2 * n_sources)]
     normals = np.empty((len(keys), table.n_users, size))
     uniforms = rng.random((n_sources, table.n_users))
@@ -234,7 +239,7 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
         for key, out in zip(keys, normals, strict=True):
             kernels.normals(key, out, first, last)
         counts = kernels.transfer_rows(
-            table.user_ptr, table.user_item, value, weight, item, scale, mean, cov, maps, off, gated, *given, normals,
+            table.user_ptr, table.user_item, value, weight, item, scale, mean, cov, maps, off, gated, *given, *common, normals,
             uniforms, theta, phi, used, on, log_odds, first, last,
         )  # fmt: skip
         return np.array(counts)

@@ -115,8 +115,8 @@ def _drawn(posterior: Posterior, user: int, items: np.ndarray) -> tuple[np.ndarr
     draws = posterior.expected(user, items)
     last, n = posterior.schema.n_domains - 1, len(items)
     who, what = np.full(n, user), items
-    pair = (what, who) if posterior.data.columns.swapped else (who, what)
-    laws = predictive.components(posterior.model, posterior.draws, posterior.schema, *pair, np.full(n, last))
+    first, second = (what, who) if posterior.data.columns.swapped else (who, what)
+    laws = predictive.components(posterior.model, posterior.draws, posterior.schema, first, second, np.full(n, last))
     noise = np.concatenate([law.variance.mean(1) for _, law in laws])
     return ((draws - draws.mean(0)) / np.sqrt(max(len(draws) - 1, 1)))[None], noise[None]
 

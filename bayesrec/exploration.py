@@ -183,7 +183,7 @@ def replay(
         for name, pick in policies.items():
             rng = np.random.default_rng([seed, digest(user_id)])
             chosen = _played(posterior, start, items, rewards, places, pick, int(steps), rng)
-            table = {posterior.data.columns.user: [user_id] * len(chosen), "rule": name}
+            table: dict[str, Any] = {posterior.data.columns.user: [user_id] * len(chosen), "rule": name}
             table |= {"step": np.arange(1, len(chosen) + 1), posterior.data.columns.item: batch.item_id[order[chosen]]}
             regret = best - np.cumsum(rewards[chosen])
             parts.append(pd.DataFrame(table | {"reward": rewards[chosen], "regret": regret}))
@@ -244,15 +244,12 @@ def _starts(posterior: Posterior, user: np.ndarray, rows_of: list[np.ndarray], p
             mean = (share * means).sum(0)
             second = (share[..., None] * (cov + means[..., :, None] * means[..., None, :])).sum(0)
             moments.append((mean, second - mean[:, :, None] * mean[:, None, :], 1.0 / one.unit))
-    mean, cov, noise = (np.stack(part, 1) for part in zip(*moments, strict=True)) if moments else (None, None, None)
+    stacked = [np.stack(part, 1) for part in zip(*moments, strict=True)]
     stranger = None
     for code in codes:
         if code >= 0:
-            assert mean is not None
-            assert cov is not None
-            assert noise is not None
             k = int(np.searchsorted(known, code))
-            yield Start(mean[k], cov[k], noise[k])
+            yield Start(*(part[k] for part in stacked))
         else:
             stranger = _stranger(posterior, places) if stranger is None else stranger
             yield stranger

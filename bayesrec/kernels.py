@@ -212,14 +212,15 @@ def _meet(t, lin, gram, linear, jitter, after, inverse):
 
 @compiled
 def transfer_rows(
-    indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, given, given_linear, normals,
-    uniforms, theta, phi, phi_used, gate, log_odds, first, last,
+    indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, given, given_linear, common, common_linear,
+    normals, uniforms, theta, phi, phi_used, gate, log_odds, first, last,
 ):  # fmt: skip
     """Draw (gate, theta, phi) of users first..last jointly; returns failures and rows that needed jitter.
 
     The ratings of user ``u`` in domain ``d`` are ``indptr[u * D + d] .. indptr[u * D + d + 1]``; the target is the
     last domain. ``given`` (source, user, R, R) and ``given_linear`` (source, user, R), or arrays without a source, add to what
-    the source rows say of phi: natural parameters. ``off[k]`` is the prior probability that source ``k``'s gate is off
+    the source rows say of phi: natural parameters. ``common`` (domain, R, R) and ``common_linear`` (domain, R), or arrays without a
+    domain, add to what the rows of a domain say of every user who has some. ``off[k]`` is the prior probability that source ``k``'s gate is off
     (``gated`` False: never off).
     Given the gates, all phi are integrated out of theta's prior one after another: phi_k has precision ``P + G + W' T W``,
     P its prior's, G its rows' where the gate is on (0 where it is off), T theta's precision so far. The gates are drawn with
@@ -279,20 +280,18 @@ def transfer_rows(
         # what each source says of its own factors, and what the target rows say of theta
         for k in range(n_sources):
             row = u * n_domains + k
-            has[k] = indptr[row + 1] > indptr[row]
-            if n_given > 0:
-                for i in range(size):
-                    for j in range(size):
-                        has[k] |= given[k, u, i, j] != 0.0
+            rows = indptr[row + 1] > indptr[row]
+            has[k] = rows or (n_given > 0 and given[k, u].any())
             if not has[k]:
                 continue
-            precision[k] = 0.0
+            precision[k] = np.diag(prior[k])
             linear[k] = 0.0
-            for i in range(n):
-                precision[k, i, i] = prior[k, i]
+            if rows and len(common) > 0:
+                precision[k, :size, :size] += common[k]
+                linear[k, :size] += common_linear[k]
             if n_given > 0:
                 precision[k, :size, :size] += given[k, u]
-                linear[k, :size] = given_linear[k, u]
+                linear[k, :size] += given_linear[k, u]
             accumulate(
                 indptr[row], indptr[row + 1], index, value, weight, factors, bias, memory, precision[k], linear[k]
             )
@@ -300,6 +299,9 @@ def transfer_rows(
         stop = indptr[u * n_domains + n_domains]
         gram[:, :] = 0.0
         target[:] = 0.0
+        if stop > start and len(common) > 0:
+            gram[:size, :size] += common[n_sources]
+            target[:size] += common_linear[n_sources]
         accumulate(start, stop, index, value, weight, factors, bias, memory, gram, target)
         good = False
         for attempt in range(len(JITTER)):

@@ -234,10 +234,14 @@ def calibration_error(
         raise DataError(f"bins must be a whole number of at least 1, not {bins!r}")
     click, p, user = np.asarray(relevant), np.asarray(probability, dtype=float), np.asarray(user)
     if click.shape != p.shape or user.shape != p.shape or p.ndim != 1 or not len(p):
-        raise DataError(f"relevant, probability and user have shapes {click.shape}, {p.shape}, {user.shape}; they must be equal")
+        raise DataError(
+            f"relevant, probability and user have shapes {click.shape}, {p.shape}, {user.shape}; they must be equal"
+        )
     for name, values, bad in (("probability", p, ~((p >= 0) & (p <= 1))), ("relevant", click, ~np.isin(click, (0, 1)))):
         if bad.any():
-            raise DataError(f"{name} of row {bad.argmax()} is {values[bad.argmax()]!r}; it must lie in 0 to 1, clicks be 0 or 1")
+            raise DataError(
+                f"{name} of row {bad.argmax()} is {values[bad.argmax()]!r}; it must lie in 0 to 1, clicks be 0 or 1"
+            )
     edges = np.unique(np.quantile(p, np.arange(1, bins) / bins))
     bin_of = np.searchsorted(edges, p, side="right")
     gap = click - p

@@ -12,27 +12,26 @@ __all__ = ["mixture_cdf", "mixture_quantiles"]
 
 
 @compiled
-def _mixture_cdf(x, mean, sd):
+def _mixture_cdf(x, mean, sd, weight):
     below = 0.0
     density = 0.0
     for s in range(mean.shape[0]):
         z = (x - mean[s]) / sd[s]
-        below += 0.5 * math.erfc(-z * 0.7071067811865476)
-        density += math.exp(-0.5 * z * z) / sd[s]
-    n = mean.shape[0]
-    return below / n, density * 0.3989422804014327 / n
+        below += weight[s] * 0.5 * math.erfc(-z * 0.7071067811865476)
+        density += weight[s] * math.exp(-0.5 * z * z) / sd[s]
+    return below, density * 0.3989422804014327
 
 
 @compiled
-def mixture_cdf(mean, sd, value, out):
-    """Distribution functions of equal-weight normal mixtures (row, draw) at ``value`` (row,)."""
+def mixture_cdf(mean, sd, weight, value, out):
+    """Distribution functions of normal mixtures (row, part) with weights (part,) at ``value`` (row,)."""
     for r in range(mean.shape[0]):
-        out[r] = _mixture_cdf(value[r], mean[r], sd[r])[0]
+        out[r] = _mixture_cdf(value[r], mean[r], sd[r], weight)[0]
 
 
 @compiled
-def mixture_quantiles(mean, sd, probability, normal, out):
-    """Quantiles of equal-weight normal mixtures: mean, sd (row, draw), probability (q,), out (row, q).
+def mixture_quantiles(mean, sd, weight, probability, normal, out):
+    """Quantiles of normal mixtures: mean, sd (row, part), weight (part,), probability (q,), out (row, q).
 
     Newton steps inside a bracket that every step narrows, so a row's answer depends on that row alone. They begin at the
     quantile of a normal with the mixture's moments; ``normal`` (q,) are the quantiles of the standard one.
@@ -43,18 +42,17 @@ def mixture_quantiles(mean, sd, probability, normal, out):
         low0 = np.inf
         high0 = -np.inf
         for s in range(mean.shape[1]):
-            centre += mean[r, s]
-            square += mean[r, s] * mean[r, s] + sd[r, s] * sd[r, s]
+            centre += weight[s] * mean[r, s]
+            square += weight[s] * (mean[r, s] * mean[r, s] + sd[r, s] * sd[r, s])
             low0 = min(low0, mean[r, s] - 9.0 * sd[r, s])
             high0 = max(high0, mean[r, s] + 9.0 * sd[r, s])
-        centre /= mean.shape[1]
-        spread = np.sqrt(max(square / mean.shape[1] - centre * centre, 0.0))
+        spread = np.sqrt(max(square - centre * centre, 0.0))
         for q in range(probability.shape[0]):
             low = low0
             high = high0
             x = min(max(centre + normal[q] * spread, low), high)
             for _ in range(80):
-                p, d = _mixture_cdf(x, mean[r], sd[r])
+                p, d = _mixture_cdf(x, mean[r], sd[r], weight)
                 gap = p - probability[q]
                 if gap > 0.0:
                     high = x

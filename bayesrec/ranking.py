@@ -319,9 +319,9 @@ def excluded(posterior: Posterior | Stack, exclude: Any, ids: pd.Index, codes: n
         return _by_user(who[rows], what[rows], dict(zip(codes.tolist(), ids, strict=True)))
     batch = data.encode(exclude)
     rows = batch.domain == last
-    who, what = (batch.item_id, batch.user) if batch.columns.swapped else (batch.user_id, batch.item)
-    code, names = pd.factorize(who[rows])
-    return _by_user(code, what[rows], dict(enumerate(names)))
+    named, chosen = (batch.item_id, batch.user) if batch.columns.swapped else (batch.user_id, batch.item)
+    code, names = pd.factorize(named[rows])
+    return _by_user(code, chosen[rows], dict(enumerate(names)))
 
 
 def _by_user(user: np.ndarray, item: np.ndarray, names: dict[int, Any]) -> dict[Any, np.ndarray]:

@@ -78,19 +78,23 @@ def list_metrics(user: np.ndarray, score: np.ndarray, relevant: np.ndarray, n: i
     hit = np.asarray(relevant)
     if hit.shape != score.shape:
         raise DataError(f"relevant has shape {hit.shape}, score {score.shape}; give one entry for each row")
-    odd = ~np.isin(hit, (0, 1))
+    odd = np.zeros(len(hit), dtype=bool) if hit.dtype == bool else ~np.isin(hit, (0, 1))
     if odd.any():
         raise DataError(
             f"relevant must be True or False (1 or 0), row {odd.argmax()} has {hit[odd.argmax()]!r}; "
             "compare ratings with a threshold first"
         )
     hit = hit.astype(float)
-    groups = _Groups(code, score)
     total = np.bincount(code, hit, minlength=n_users)
+    last = np.full(n_users, np.inf)
+    np.minimum.at(last, code[hit > 0], score[hit > 0])
+    needed = score >= last[code]  # what stands behind the last relevant row of a list changes nothing
+    code, score, hit = code[needed], score[needed], hit[needed]
+    groups = _Groups(code, score)
     owner, before, m = groups.owner, groups.before, groups.size
     r = np.bincount(groups.of_row, hit, minlength=len(m))  # relevant rows of each group
     earlier = np.cumsum(r) - r
-    earlier -= earlier[groups.first_of][owner]  # relevant rows above the group, of the same user
+    earlier -= earlier[groups.head]  # relevant rows above the group, of the same user
     share = r / m
     slots = np.clip(n - before, 0, m)  # positions of the group among the first n
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -113,9 +117,7 @@ def list_metrics(user: np.ndarray, score: np.ndarray, relevant: np.ndarray, n: i
             "precision": shown / n,
             "mrr": reciprocal,
         }
-    return {
-        name: np.where(total > 0, values, np.nan) for name, values in zip(list_names(n), out.values(), strict=True)
-    }
+    return {name: np.where(total > 0, values, np.nan) for name, values in zip(list_names(n), out.values(), strict=True)}
 
 
 def list_novelty(user: np.ndarray, score: np.ndarray, information: np.ndarray, n: int = 10) -> np.ndarray:
@@ -157,7 +159,9 @@ def list_novelty(user: np.ndarray, score: np.ndarray, information: np.ndarray, n
     return np.bincount(code, chance * information) / np.bincount(code, chance)
 
 
-def list_coverage(user: np.ndarray, item: np.ndarray, score: np.ndarray, n: int = 10, items: int | None = None) -> float:
+def list_coverage(
+    user: np.ndarray, item: np.ndarray, score: np.ndarray, n: int = 10, items: int | None = None
+) -> float:
     """Share of the catalogue that stands among the first ``n`` of at least one list. Provisional.
 
     With ties it is the expectation over orders that are drawn for each user apart.
@@ -239,8 +243,8 @@ class _Groups:
         Group of each row, in the order in which rows were given.
     owner, size, before : ndarray of int, (group,)
         List of the group, its number of rows, rows of the list that are better.
-    first_of : ndarray of int, (list,)
-        First group of each list.
+    head : ndarray of int, (group,)
+        First group of the same list.
     """
 
     def __init__(self, code: np.ndarray, score: np.ndarray):
@@ -252,8 +256,9 @@ class _Groups:
         self.of_row[order] = np.cumsum(starts) - 1
         self.owner = who[at]
         self.size = np.diff(np.r_[at, len(order)])
-        self.first_of = np.flatnonzero(np.r_[True, self.owner[1:] != self.owner[:-1]][: len(at)])
-        self.before = at - at[self.first_of][self.owner]
+        opens = np.r_[True, self.owner[1:] != self.owner[:-1]][: len(at)]
+        self.head = np.flatnonzero(opens)[np.cumsum(opens) - 1]
+        self.before = at - at[self.head]
 
 
 def _checked(user: np.ndarray, score: np.ndarray, n: int) -> tuple[np.ndarray, int, np.ndarray, int]:
@@ -265,7 +270,14 @@ def _checked(user: np.ndarray, score: np.ndarray, n: int) -> tuple[np.ndarray, i
         raise DataError(f"user has shape {user.shape}, score {score.shape}; give one entry for each row")
     bad = np.isnan(score)
     if bad.any():
-        raise DataError(f"the score of row {bad.argmax()} is NaN, which has no place in a list; use -inf for the last place")
+        raise DataError(
+            f"the score of row {bad.argmax()} is NaN, which has no place in a list; use -inf for the last place"
+        )
+    if (
+        len(user) and user.dtype.kind in "iu" and (user[1:] >= user[:-1]).all()
+    ):  # lists that stand together need no sort
+        code = np.r_[0, np.cumsum(user[1:] != user[:-1])]
+        return code, int(code[-1]) + 1, score, int(n)
     known, code = np.unique(user, return_inverse=True)
     return code, len(known), score, int(n)
 
@@ -293,9 +305,7 @@ def _reciprocal(
     return np.bincount(owner, worth, minlength=n_users), np.bincount(owner, worth * (place <= n), minlength=n_users)
 
 
-def _precision_sum(
-    groups: _Groups, r: np.ndarray, earlier: np.ndarray, slots: np.ndarray, n_users: int
-) -> np.ndarray:
+def _precision_sum(groups: _Groups, r: np.ndarray, earlier: np.ndarray, slots: np.ndarray, n_users: int) -> np.ndarray:
     """Expected sum of the precision at the positions of relevant rows among the first ``n``, (user,)."""
     group, j = _positions(groups, np.where(r > 0, slots, 0))
     m, rel = groups.size[group], r[group]

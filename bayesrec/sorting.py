@@ -25,7 +25,9 @@ def sort_ratings(user, item, domain, value, n_users: int, n_items: int, n_domain
     codes = (_locked(x, np.int64) for x in (user, item, domain))
     bad = _sort(*codes, _locked(value, np.float64), n_users, **out)
     if bad >= 0:
-        raise IndexError(f"rating {bad}: user {user[bad]}, item {item[bad]} or domain {domain[bad]} is no code of the table")
+        raise IndexError(
+            f"rating {bad}: user {user[bad]}, item {item[bad]} or domain {domain[bad]} is no code of the table"
+        )
     return out
 
 
@@ -38,7 +40,19 @@ def _locked(array: Any, dtype: Any) -> np.ndarray:
 
 @compiled
 def _sort(
-    user, item, domain, value, n_users, user_ptr, item_ptr, user_item, user_value, user_cell, item_user, item_value, item_cell
+    user,
+    item,
+    domain,
+    value,
+    n_users,
+    user_ptr,
+    item_ptr,
+    user_item,
+    user_value,
+    user_cell,
+    item_user,
+    item_value,
+    item_cell,
 ):
     """Fill the arrays; pointers start as zeros. Returns the first rating with a code outside the table, else -1."""
     n, n_items, n_domains = len(user), len(item_ptr) - 1, (len(user_ptr) - 1) // max(1, n_users)

@@ -1,7 +1,8 @@
 """Random numbers inside compiled loops: a stream for every row, so that draws do not depend on who works on a row. Internal.
 
 A stream is the generator SplitMix64 (Steele, Lea and Flood 2014) started at a mix of a key, drawn once an update from NumPy's
-generator, and the row's number. Normals are Marsaglia and Tsang's (2000) ziggurat with 256 layers.
+generator, and the row's number. Normals are Marsaglia and Tsang's (2000a) ziggurat with 256 layers, gammas are from their
+rejection of cubed normals (2000b).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 
 from bayesrec.jit import compiled
 
-__all__ = ["normals", "start", "uniform"]
+__all__ = ["gamma", "normals", "start", "uniform"]
 
 _STEP, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _UNIT = 2.0**-53
@@ -56,29 +57,47 @@ def uniform(state, k):
 
 
 @compiled
+def _normal(state):
+    """A standard normal, and where the stream goes on."""
+    while True:
+        state += _STEP
+        z = _mix(state)
+        layer = np.int64(z & np.uint64(LAYERS - 1))
+        u = 2.0 * _unit(z) - 1.0
+        x = u * _ENDS[layer]
+        if abs(x) < _ENDS[layer + 1]:
+            return x, state
+        state += _STEP
+        v = _unit(_mix(state))
+        if layer > 0:
+            if _HEIGHTS[layer] + v * (_HEIGHTS[layer + 1] - _HEIGHTS[layer]) < np.exp(-0.5 * x * x):
+                return x, state
+            continue
+        # the tail beyond the base layer (Marsaglia 1964)
+        state += _STEP
+        beyond = -np.log(1.0 - v) / TAIL
+        if -2.0 * np.log(1.0 - _unit(_mix(state))) > beyond * beyond:
+            return (TAIL + beyond if u > 0.0 else -TAIL - beyond), state
+
+
+@compiled
 def normals(key, out, first, last):
     """Fill rows first..last of ``out`` (row, size) with standard normals, each row from its stream."""
     for row in range(first, last):
         state = start(key, row)
         for k in range(out.shape[1]):
-            while True:
-                state += _STEP
-                z = _mix(state)
-                layer = np.int64(z & np.uint64(LAYERS - 1))
-                u = 2.0 * _unit(z) - 1.0
-                x = u * _ENDS[layer]
-                if abs(x) < _ENDS[layer + 1]:
-                    break
-                state += _STEP
-                v = _unit(_mix(state))
-                if layer > 0:
-                    if _HEIGHTS[layer] + v * (_HEIGHTS[layer + 1] - _HEIGHTS[layer]) < np.exp(-0.5 * x * x):
-                        break
-                    continue
-                # the tail beyond the base layer (Marsaglia 1964)
-                state += _STEP
-                beyond = -np.log(1.0 - v) / TAIL
-                if -2.0 * np.log(1.0 - _unit(_mix(state))) > beyond * beyond:
-                    x = TAIL + beyond if u > 0.0 else -TAIL - beyond
-                    break
-            out[row, k] = x
+            out[row, k], state = _normal(state)
+
+
+@compiled
+def gamma(state, shape):
+    """A gamma variable with this shape, at least 1, and scale 1, from a stream."""
+    d = shape - 1.0 / 3.0
+    c = 1.0 / np.sqrt(9.0 * d)
+    while True:
+        x, state = _normal(state)
+        state += _STEP
+        u = 1.0 - _unit(_mix(state))
+        v = (1.0 + c * x) ** 3
+        if v > 0.0 and np.log(u) < 0.5 * x * x + d - d * v + d * np.log(v):
+            return d * v

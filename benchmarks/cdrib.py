@@ -1,9 +1,10 @@
 """Cold-start ranking on the files of CDRIB: popularity, SVD and probabilistic PCA of the stacked matrix, and bayesrec's models.
 
 Every test row of a cold user is one list: it and 999 items that the user has not taken, drawn with equal chances (the
-protocol of the paper) or by popularity. In the full ranking each user has one list of all items. Each table is printed twice: on all test rows, with
-hyperparameters chosen on all rows of valid, and on the clean ones, chosen on clean rows. A row is clean unless the same
-product stands in the user's own source history under another id (`br.data.cross_domain_duplicates`).
+protocol of the paper) or by popularity. In the full ranking each user has one list of all items. Each table is printed
+twice: on all test rows, with hyperparameters chosen on all rows of valid, and on the clean ones, chosen on clean rows. A
+row is clean unless the same product stands in the user's own source history under another id
+(`br.data.cross_domain_duplicates`).
 
     python benchmarks/cdrib.py [--folders Game,Video,Cloth,Sport] [--seeds 0,1,2]
 """
@@ -136,14 +137,17 @@ def choose(task: Task, name: str, noises: tuple[float | None, ...]) -> Table:
 
     def compute() -> dict[str, np.ndarray]:
         lists = Candidates(task.train, task.valid, ("uniform", 999), 0, True, task.held_out, None)
-        items = [item for k in range(len(lists)) for item, _ in lists.of(k)]
-        who = np.repeat(np.searchsorted(task.cold, lists.user), [len(lists.of(k)) for k in range(len(lists))])
-        pairs = (who, np.stack(items))
+        every = [[item for item, _ in lists.of(k)] for k in range(len(lists))]
+        who = np.repeat(np.searchsorted(task.cold, lists.user), [len(mine) for mine in every])
+        pairs = (who, np.concatenate(every))
         return {"mrr": np.array([reciprocal_ranks(task, stacked(task, *one), pairs) for one in grid])}
 
     mrr = cell(f"cdrib/choice-{task.folder}-{task.column}-{name}", compute)["mrr"]
     best = grid[int(mrr.argmax())]
-    print(f"  {task.folder}, {task.column}: {name} with alpha, rank, noise {best}, MRR {mrr.max():.4f} on valid", flush=True)
+    print(
+        f"  {task.folder}, {task.column}: {name} with alpha, rank, noise {best}, MRR {mrr.max():.4f} on valid",
+        flush=True,
+    )
     return Table(task.cold, stacked(task, *best))
 
 
@@ -218,7 +222,11 @@ def tables(kind: str, column: str, folders: list[str], seeds: list[int]) -> None
                     count[2] += gap < -gap_se
                 rows.setdefault(name, {})[folder, title] = text
                 csv.append((folder, name, title, mean, se, gap, gap_se))
-    which = {"uniform": "999 uniform negatives", "popularity": "999 negatives drawn by popularity", "full": "full ranking"}
+    which = {
+        "uniform": "999 uniform negatives",
+        "popularity": "999 negatives drawn by popularity",
+        "full": "full ranking",
+    }
     print(f"\n{which[kind]}, {column} test rows: percent, difference from {REFERENCE} (its clustered SE)\n")
     frame = pd.DataFrame(rows).T
     for folder in folders:
@@ -235,7 +243,11 @@ def beyond(folders: list[str]) -> None:
     for folder in folders:
         for name, arrays in lists_of(tasks(folder)[0]["all"], "full", 0).items():
             rows[folder, name] = {"coverage@10": arrays["coverage@10"][0], "novelty@10": arrays["novelty@10"].mean()}
-    show("full ranking: share of the catalogue shown, mean self-information in bits", pd.DataFrame(rows).T, "cdrib_beyond")
+    show(
+        "full ranking: share of the catalogue shown, mean self-information in bits",
+        pd.DataFrame(rows).T,
+        "cdrib_beyond",
+    )
 
 
 def main() -> None:

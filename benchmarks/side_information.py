@@ -56,7 +56,13 @@ def macau(train: br.Interactions, test: br.Interactions, rank: int) -> dict[str,
         table = getattr(train, f"{side}_features").set_index(column)
         tables[f"{side}_x"] = table.loc[words.ids].to_numpy(dtype=float)
     tables["user_x"][:, 0] /= 50.0  # age, as the rival was measured before
-    rows = {"user": train.user, "item": train.item, "value": train.value, "test_user": test.user, "test_item": test.item}
+    rows = {
+        "user": train.user,
+        "item": train.item,
+        "value": train.value,
+        "test_user": test.user,
+        "test_item": test.item,
+    }
     with tempfile.TemporaryDirectory() as place:
         given, answer = Path(place, "given.npz"), Path(place, "answer.npz")
         np.savez(given, rank=rank, **rows, **tables)
@@ -107,7 +113,9 @@ def cold_items(seed: int) -> list[dict]:
         arms[name] = cell(f"side/cold/{seed}/{'genres' if features else 'bare'}", compute)
     bare = arms["PMF, rank 8"]
     return [
-        {"seed": seed, "model": name} | measure(arm, test, bare) | {"seconds": arm.get("seconds", np.nan), "rows": len(test)}
+        {"seed": seed, "model": name}
+        | measure(arm, test, bare)
+        | {"seconds": arm.get("seconds", np.nan), "rows": len(test)}
         for name, arm in arms.items()
     ]
 

@@ -209,15 +209,26 @@ def when():
         )
         data = br.Interactions.from_frame(frame, target="target", value="value")
         curve = br.worth_in_ratings(
-            br.models.TransferMF(rank=2), data, br.Gibbs(draws=100, warmup=150, chains=2), sizes, folds=2, progress=False
+            br.models.TransferMF(rank=2),
+            data,
+            br.Gibbs(draws=100, warmup=150, chains=2),
+            sizes,
+            folds=2,
+            progress=False,
         ).curve
         place, half = np.arange(len(sizes)), 1.645 * curve["se"]
-        left.fill_between(place, curve["gap"] - half, curve["gap"] + half, color=SOURCE, alpha=0.12 * alpha, linewidth=0)
+        left.fill_between(
+            place, curve["gap"] - half, curve["gap"] + half, color=SOURCE, alpha=0.12 * alpha, linewidth=0
+        )
         left.plot(place, curve["gap"], "o-", color=SOURCE, alpha=alpha, markersize=4)
         left.text(place[0] - 0.15, curve["gap"].iloc[0], words, ha="right", va="center", fontsize=9, color=MUTED)
     left.axhline(0, color=INK, linewidth=0.8)
     left.set_xticks(range(len(sizes)), [str(n) for n in sizes])
-    left.set(xlabel="target ratings the user has given", ylabel="log score gained a rating (nats)", xlim=(-1.0, len(sizes) - 0.8))
+    left.set(
+        xlabel="target ratings the user has given",
+        ylabel="log score gained a rating (nats)",
+        xlim=(-1.0, len(sizes) - 0.8),
+    )
     left.set_title("kinship of the domains", fontsize=10, color=INK)
     most = 40
     frame, _ = br.data.synthetic.cross_domain(
@@ -257,7 +268,10 @@ def weighed():
     for (centre, sd), color, words in curves:
         height = np.exp(-0.5 * ((x - centre) / sd) ** 2) / sd / np.sqrt(2.0 * np.pi)
         left.plot(x, height, color=color, linewidth=2)
-        at = centre + {"the population": -0.9, "and the source": 0.5, "own ratings": -0.35, "the prediction": 0.05}[words] * 1.0
+        at = (
+            centre
+            + {"the population": -0.9, "and the source": 0.5, "own ratings": -0.35, "the prediction": 0.05}[words] * 1.0
+        )
         side = "left" if words in ("and the source", "the prediction") else "right"
         level = np.interp(at, x, height) + 0.04
         left.text(at, level, words, color=MUTED if color == POPULATION else color, fontsize=9, ha=side, va="bottom")
@@ -282,12 +296,17 @@ def weighed():
     pull = br.borrowing(posterior, asked, draws=60)["pull"].abs().to_numpy()
     who = asked["user"].to_numpy()
     group = np.minimum(who // 4 % (most + 1), most) // 3 * 3
-    for own_source, color, words in ((True, SOURCE, "described by the source"), (False, VERDICT["negative"], "described by somebody else's")):
+    for own_source, color, words in (
+        (True, SOURCE, "described by the source"),
+        (False, VERDICT["negative"], "described by somebody else's"),
+    ):
         rows = (who % 4 != 0) == own_source
         size = [pull[rows & (group == g)].mean() for g in np.unique(group)]
         right.plot(np.unique(group) + 1, size, "o-", color=color, markersize=4)
-        right.text(9.5, size[2] + (0.03 if own_source else -0.03), words, color=color, fontsize=9, va="bottom" if own_source else "top")
-    right.set(xlabel="target ratings the user has given", ylabel="mean size of the pull (rating points)", ylim=(0, None))
+        right.text(10.5, size[3] + 0.02, words, color=color, fontsize=9, va="bottom")
+    right.set(
+        xlabel="target ratings the user has given", ylabel="mean size of the pull (rating points)", ylim=(0, None)
+    )
     return figure
 
 
@@ -311,7 +330,9 @@ def negative():
             place = np.arange(200)
             place[some] = np.roll(some, 1)
             moved = frame.assign(user=np.where(frame["domain"] == "source", place[frame["user"]], frame["user"]))
-            train, test = br.split.holdout(br.Interactions.from_frame(moved, target="target", value="value"), fraction=0.3)
+            train, test = br.split.holdout(
+                br.Interactions.from_frame(moved, target="target", value="value"), fraction=0.3
+            )
             bare = br.fit(br.models.PMF(rank=2), train, method, progress=False).log_score(test).mean()
             for m, (model, _) in enumerate(models.values()):
                 arm = br.fit(model, train, method, progress=False)
@@ -321,13 +342,20 @@ def negative():
                     br.conflict(arm, draws=40)
                 warned[m, k, s] = any(issubclass(w.category, br.errors.NegativeTransferWarning) for w in heard)
     ax.axhline(0, color=INK, linewidth=0.8)
-    ax.text(1.0, 0.004, "no source", ha="right", va="bottom", fontsize=9, color=MUTED)
+    ax.text(50.0, -0.006, "no source", ha="center", va="top", fontsize=9, color=MUTED)
     for m, (words, (_, color)) in enumerate(models.items()):
         mean, alarm = gain[m].mean(1), warned[m].mean(1) > 0.5
         ax.plot(100 * shares, mean, color=color, linewidth=2, label=words)
         for filled in (False, True):
             face = color if filled else "white"
-            ax.plot(100 * shares[alarm == filled], mean[alarm == filled], "o", color=color, markerfacecolor=face, markersize=6)
+            ax.plot(
+                100 * shares[alarm == filled],
+                mean[alarm == filled],
+                "o",
+                color=color,
+                markerfacecolor=face,
+                markersize=6,
+            )
     ax.legend(frameon=False, fontsize=9, loc="lower left")
     ax.set(xlabel="users whose source ratings are somebody else's (%)", ylabel="log score gained a rating (nats)")
     return figure

@@ -108,10 +108,14 @@ def test_borrowing_of_predictions(fault, n_sources, monkeypatch):
     planted(monkeypatch, **FAULTS[fault])
     found = br.borrowing(case.posterior, rows)
     np.testing.assert_array_equal(found[["user", "item"]], rows)
-    close = [np.allclose(got, x, rtol=2e-3, atol=2e-4) for got, x in zip((found["n0"], found["pull"]), want, strict=True)]
+    close = [
+        np.allclose(got, x, rtol=2e-3, atol=2e-4) for got, x in zip((found["n0"], found["pull"]), want, strict=True)
+    ]
     assert all(close) is (fault == "none")
     if fault.startswith("gates"):
-        assert close[0 if "before" in fault else 1], "the gates' states before own ratings are for n0, those after for the pull"
+        assert close[0 if "before" in fault else 1], (
+            "the gates' states before own ratings are for n0, those after for the pull"
+        )
 
 
 def test_information_of_a_mixture():
@@ -231,7 +235,9 @@ def test_conflict_is_a_distance_from_the_priors(fault, monkeypatch):
         planted(monkeypatch, **FAULTS[fault])
     found = br.conflict(case.posterior).set_index("user")
     assert found.index.tolist() == [BOTH, MANY]
-    assert np.allclose(found[["n", "p_source", "p_population", "support", "used"]], want, rtol=1e-8) is (fault == "none")
+    assert np.allclose(found[["n", "p_source", "p_population", "support", "used"]], want, rtol=1e-8) is (
+        fault == "none"
+    )
     np.testing.assert_array_equal(found["conflict"], (found["p_source"] < 0.05) & (found["support"] < 0))
 
 
@@ -239,12 +245,20 @@ def test_conflict_is_a_distance_from_the_priors(fault, monkeypatch):
 def world():
     """A state, and ratings of 500 users simulated from it: what each announced in the source is true of the target."""
     rng, model = np.random.default_rng(11), br.models.TransferMF(rank=2, likelihood=br.Gaussian(user_noise=False))
-    state = {"user_mean": np.array([0.3, -0.2, 0.1]), "user_cov": np.diag([0.1, 0.15, 0.15]), "noise": np.array([0.6, 0.5])}
+    state = {
+        "user_mean": np.array([0.3, -0.2, 0.1]),
+        "user_cov": np.diag([0.1, 0.15, 0.15]),
+        "noise": np.array([0.6, 0.5]),
+    }
     state |= {"map": np.array([[[0.9, 0.1, 0.0], [0.1, 0.8, 0.2], [0.0, -0.3, 0.9]]]), "gate": np.array([0.2])}
     state |= {"source_bias_scale": np.array([0.7]), "item_vector": rng.normal(0, 0.8, (2 * ITEMS, 3))}
     state = {name: np.asarray(x, np.float32).astype(float) for name, x in state.items()}
     phi = rng.standard_normal((USERS, 3)) * [0.7, 1.0, 1.0]
-    theta = state["user_mean"] + phi @ state["map"][0].T + rng.standard_normal((USERS, 3)) * np.sqrt(state["user_cov"].diagonal())
+    theta = (
+        state["user_mean"]
+        + phi @ state["map"][0].T
+        + rng.standard_normal((USERS, 3)) * np.sqrt(state["user_cov"].diagonal())
+    )
     frames = []
     for d, (name, vectors, n) in enumerate((("a", phi, N_SOURCE), ("t", theta, N_TARGET))):
         user = np.repeat(np.arange(USERS), n)
@@ -261,7 +275,15 @@ def held(world, change=lambda frame: frame, **other):
     model, state, frame = world
     data = Interactions.from_frame(change(frame.copy()), target="t", value="value")
     schema = replace(Schema.of(data), center=np.zeros(2), scale=np.ones(2))
-    sizes = {"user": USERS, "item": 2 * ITEMS, "domain": 2, "source": 1, "latent_component": 3, "latent_component_bis": 3, "map_part": 3}
+    sizes = {
+        "user": USERS,
+        "item": 2 * ITEMS,
+        "domain": 2,
+        "source": 1,
+        "latent_component": 3,
+        "latent_component_bis": 3,
+        "map_part": 3,
+    }
     state = {s: (state | other).get(s, np.ones([sizes[a] for a in axes])) for s, axes in model.dims.items()}
     return Posterior({s: np.asarray(x, np.float32)[None, None] for s, x in state.items()}, model, None, data, schema)
 
@@ -301,7 +323,7 @@ def test_one_contradictory_user(world):
     good = br.conflict(held(world)).set_index("user")
     away = (good["p_source"] - 0.5).abs() < 0.4
     user = int(good.index[away & (good["support"] > 3.0)][0])
-    model, state, frame = world
+    _, state, frame = world
     mine = (frame["user"] == user) & (frame["domain"] == "t")
     q = state["item_vector"][ITEMS + frame.loc[mine, "item"]]
     usual = q[:, 0] + state["user_mean"][0] + q[:, 1:] @ state["user_mean"][1:]
@@ -319,7 +341,7 @@ def test_one_contradictory_user(world):
 
 
 def test_held_out_ratings_take_the_place_of_those_in_the_fit(world):
-    model, _, frame = world
+    frame = world[2]
     target = frame[frame["domain"] == "t"]
     whole = held(world)
     same = br.conflict(whole, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ class Case:
 
     def __init__(self, n_sources, gate=True, rows=COUNTS, **fixed):
         rng, self.K, self.state, n_domains = np.random.default_rng(0), n_sources, {}, n_sources + 1
-        names = [*"ab"[:n_sources], "t"]
+        names = [*"abc"[:n_sources], "t"]
         frame = [(u, i, d, rng.normal(3, 1)) for u in range(N_USERS) for d in names for i in range(N_ITEMS)]
         frame = pd.DataFrame(frame, columns=["user", "item", "domain", "value"])
         data = br.Interactions.from_frame(frame, target="t", value="value")
@@ -130,7 +130,7 @@ def test_transfer_rows(fault, n_sources, monkeypatch):
     case, rng, real, seen, n = Case(n_sources), np.random.default_rng(0), kernels.transfer_rows, [], 4000
 
     def record(*args):
-        seen.append((args[19], args[18]))  # log odds and gates, which the call fills
+        seen.append((args[-3], args[-4]))  # log odds and gates, which the call fills
         return real(*args)
 
     monkeypatch.setattr(kernels, "transfer_rows", record)
@@ -237,6 +237,53 @@ def test_no_source_rows_or_no_map_means_a_weight_of_zero(gate):
     assert (br.source_weight(case.posterior, case.target_rows())["source"] == 0).all()
 
 
+def shapley(case, u, on):
+    """Each source's average increment of the prior precision over all orders of the open sources, by dense algebra."""
+    out, chosen = np.zeros((case.K, R, R)), np.flatnonzero(on)
+
+    def prior_precision(used):
+        return case.schur(u, np.isin(np.arange(case.K), used)) - case.gram[u][-1][0]
+
+    orders = list(permutations(chosen))
+    for order in orders:
+        for place, k in enumerate(order):
+            out[k] += (prior_precision(order[: place + 1]) - prior_precision(order[:place])) / len(orders)
+    return out
+
+
+@pytest.mark.parametrize("fault", [{}, {"_3": by(1.1)}])
+@pytest.mark.parametrize(("n_sources", "gate"), [(1, True), (2, True), (3, False)])
+def test_shares_of_sources_are_shapley_values(n_sources, gate, fault, monkeypatch):
+    case = Case(n_sources, gate)
+    twist(monkeypatch, conjugate, "row_grams", **fault)
+    got, whole, same = case.model.source_precision(case.state, case.table), case.informants().source, []
+    np.testing.assert_allclose(got.sum(0), whole, atol=1e-9)
+    for u in range(N_USERS):
+        for c, on in enumerate(case.configs):
+            same.append(np.allclose(got[:, c, u], shapley(case, u, on), rtol=1e-8, atol=1e-8))
+    assert all(same) is not bool(fault)
+    silent = case.table.count[:-1] == 0
+    assert not np.abs(got).max((1, 3, 4))[silent].any()
+    shut = ~case.configs.T
+    assert not np.abs(got).max((2, 3, 4))[shut].any()
+
+
+def test_what_a_source_adds_is_no_loss_of_precision():
+    """L_src is positive semidefinite, at any state of the gates, and so is what each source adds to the others."""
+    case = Case(2)
+    for parts in (case.informants().source[None], case.model.source_precision(case.state, case.table)):
+        assert np.linalg.eigvalsh(parts).min() > -1e-9
+
+
+def test_a_source_that_is_irrelevant_or_pure_noise_weighs_nothing():
+    case = Case(1).set(gate=np.array([1 - 1e-6]))
+    assert br.source_weight(case.posterior, case.target_rows())["source"].max() < 1e-3
+    case.set(gate=np.array([0.3]))
+    assert br.source_weight(case.posterior, case.target_rows())["source"].max() > 0.05
+    case.set(noise=np.array([1e5, 1.0]))
+    assert br.source_weight(case.posterior, case.target_rows())["source"].max() < 1e-6
+
+
 def test_own_ratings_crowd_out_the_source():
     """With n times the information the source's weight falls like 1 / n."""
     case = Case(1, noise=np.ones(2))
@@ -275,6 +322,24 @@ def test_collective_mf_is_the_identity_map_without_spread():
     only = br.models.PMF(rank=R - 1).prior_precision(state, case.table)
     assert not only.source.any()
     np.testing.assert_allclose(only.population[0], np.linalg.inv(state["user_cov"]))
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.5])
+def test_a_user_vector_without_a_discrepancy_is_that_of_collective_mf(mean):
+    """W = I, no gate, Sigma -> 0: given all else, mean and covariance are those of the pooled ratings; m must be 0 for that."""
+    case = Case(1, gate=False, map=np.eye(R)[None], user_cov=1e-9 * np.eye(R), user_mean=np.full(R, mean))
+    model = br.models.TransferMF(rank=R - 1, gate=False, prior_family="commensurate")
+    state = {name: case.state[name] for name in (*model.dims,)}
+    got, same = model.prior_precision(state, case.table), []
+    for u in (BOTH, NO_SOURCE, NO_TARGET, MANY):
+        (source, told), (own, said) = case.gram[u]
+        pooled = np.diag(1 / case.scale[0] ** 2) + source + own
+        prior = got.population[u] + got.source[0, u]
+        a = prior + own
+        np.testing.assert_allclose(np.linalg.inv(a), np.linalg.inv(pooled), rtol=1e-4, atol=1e-6)
+        ours = np.linalg.solve(a, prior @ got.mean[0, u] + said)
+        same.append(np.allclose(ours, np.linalg.solve(pooled, told + said), rtol=1e-4, atol=1e-5))
+    assert all(same) is (mean == 0)
 
 
 @pytest.mark.parametrize("fault", [{}, {"_3": by(2.0)}])

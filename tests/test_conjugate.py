@@ -429,9 +429,10 @@ def test_mixtures_of_normals():
     rng = np.random.default_rng(0)
     mean, sd = 3 * rng.standard_normal((5, 40)), rng.uniform(0.01, 2.0, (5, 40))
     p, out, back = np.array([1e-4, 0.05, 0.5, 0.95]), np.empty((5, 4)), np.empty(5)
-    mixtures.mixture_quantiles(mean, sd, p, special.ndtri(p), out)
+    equal = np.full(mean.shape[1], 1.0 / mean.shape[1])
+    mixtures.mixture_quantiles(mean, sd, equal, p, special.ndtri(p), out)
     for r, q in np.ndindex(5, 4):
         want = optimize.brentq(lambda x, r=r, q=q: stats.norm.cdf(x, mean[r], sd[r]).mean() - p[q], -40, 40)
         assert out[r, q] == pytest.approx(want, abs=1e-6)
-    mixtures.mixture_cdf(mean, sd, np.ascontiguousarray(out[:, 1]), back)
+    mixtures.mixture_cdf(mean, sd, equal, np.ascontiguousarray(out[:, 1]), back)
     np.testing.assert_allclose(back, 0.05, atol=1e-7)

@@ -46,7 +46,9 @@ def frame():
         if not (name == "b" and u > 40)
     ]
     twin = [(u, "twin", "a") for u in range(10, 20)] + [(u, "twin too", "t") for u in range(11, 21)]  # 9 of 11
-    half = [(u, "half", "b") for u in range(6)] + [(u, "half too", "t") for u in range(2, 8)]  # 4 of 8: not above a half
+    half = [(u, "half", "b") for u in range(6)] + [
+        (u, "half too", "t") for u in range(2, 8)
+    ]  # 4 of 8: not above a half
     one = [(30, "rare", "a"), (30, "rare too", "t")]  # one user only
     return pd.DataFrame(rows + twin + half + one, columns=["user", "item", "domain"]).drop_duplicates(ignore_index=True)
 
@@ -120,7 +122,9 @@ def test_merge_moves_rows_and_keeps_the_target_s_own():
     ]  # fmt: skip
     data = br.Interactions.from_frame(pd.DataFrame(rows, columns=["user", "item", "domain", "rating"]), target="t")
     pairs = pd.DataFrame({"domain": ["a", "b", "a"], "source_item": ["x", "x2", "x"], "target_item": ["X", "X", "z"]})
-    with pytest.warns(DataWarning, match=r"4 source rows of 2 items moved to the target \(2 of them were there already\)"):
+    with pytest.warns(
+        DataWarning, match=r"4 source rows of 2 items moved to the target \(2 of them were there already\)"
+    ):
         merged = merge_duplicates(data, pairs)
     assert [tuple(row) for row in merged.to_frame().values] == [
         ("ann", "X", "t", 5.0), ("bob", "X", "t", 2.0), ("bob", "y", "a", 3.0), ("cid", "X", "t", 4.0), ("cid", "z", "t", 3.5)
@@ -135,9 +139,10 @@ def test_with_shared_items_the_pairs_are_accounts(frame, data):
     assert found[["domain", "source_user", "target_user", "items"]].values.tolist() == [["a", "twin", "twin too", 9]]
     with pytest.warns(DataWarning):
         pairs = cross_domain_duplicates(data)
-    assert leaked_rows(other, other.mask(other.is_target), found).tolist() == leaked_rows(
-        data, data.mask(data.is_target), pairs
-    ).tolist()
+    assert (
+        leaked_rows(other, other.mask(other.is_target), found).tolist()
+        == leaked_rows(data, data.mask(data.is_target), pairs).tolist()
+    )
     with pytest.warns(DataWarning, match="10 source rows of 1 users"):
         assert len(merge_duplicates(other, found)) == len(data) - 9
     with pytest.warns(DataWarning, match="10 source rows of 1 items"):

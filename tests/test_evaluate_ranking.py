@@ -203,7 +203,9 @@ def test_blocks_change_nothing(split, monkeypatch):
 def test_a_posterior_scores_by_its_expected_ratings(transfer, pmf, data):
     rows = data.mask(data.is_target).to_frame()
     seen = set(zip(rows["user"], rows["item"], strict=True))
-    new = [(u, i, "target") for u in (0, 1, 2, 7, "nobody") for i in sorted(set(rows["item"])) if (u, i) not in seen][::3]
+    new = [(u, i, "target") for u in (0, 1, 2, 7, "nobody") for i in sorted(set(rows["item"])) if (u, i) not in seen][
+        ::3
+    ]
     test = pd.DataFrame(new, columns=["user", "item", "domain"])
     test = test[test["user"] != "nobody"].astype({"user": "int64"})
     result = br.evaluate_ranking({"transfer": transfer, "pmf": pmf}, data, test, n=3)
@@ -256,7 +258,7 @@ def test_bad_input_is_named(split):
     train, test = split
     with pytest.raises(TypeError, match="fit the model first"):
         br.evaluate_ranking({"pmf": br.models.PMF()}, train, test)
-    with pytest.raises(DataError, match="'nan': .* NaN"):
+    with pytest.raises(DataError, match=r"'nan': .* NaN"):
         br.evaluate_ranking({"nan": lambda user, items: np.full(len(items), np.nan)}, train, test)
     with pytest.raises(DataError, match="have shape"):
         br.evaluate_ranking({"short": lambda user, items: np.zeros(1)}, train, test)

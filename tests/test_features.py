@@ -70,7 +70,9 @@ def test_without_a_domain_column_an_id_is_in_every_domain_that_has_it_and_else_i
 
 
 def test_a_column_that_varies_in_one_domain_only_is_zero_in_the_other():
-    table = pd.DataFrame({"item": [7, 8, 7, 8, 9], "domain": ["book", "book", "film", "film", "film"], "x": [3, 3, 1, 2, 3]})
+    table = pd.DataFrame(
+        {"item": [7, 8, 7, 8, 9], "domain": ["book", "book", "film", "film", "film"], "x": [3, 3, 1, 2, 3]}
+    )
     got = described(data(item_features=table)).item_features.x[:, 0]
     np.testing.assert_allclose(got, [0, 0, *unit([1, 2, 3])])
 
@@ -101,7 +103,9 @@ def test_newcomers_are_measured_as_the_others_are():
     table = described(data(user_features=AGES))
     new = newcomers(table, pd.DataFrame({"age": [45.0, 60.0], "old": [1, 0], "user": [8, 5]}), pd.Index([5, 8]))
     mean, sd = AGES[["age", "old"]].mean(), AGES[["age", "old"]].std(ddof=0)
-    np.testing.assert_allclose(new, [[(60 - mean.age) / sd.age, -mean.old / sd.old], [(45 - mean.age) / sd.age, (1 - mean.old) / sd.old]])
+    np.testing.assert_allclose(
+        new, [[(60 - mean.age) / sd.age, -mean.old / sd.old], [(45 - mean.age) / sd.age, (1 - mean.old) / sd.old]]
+    )
     assert table.user_features.extended(new).x.shape == (5, 2)
 
 
@@ -129,7 +133,9 @@ def test_bad_tables_are_refused_by_name(case):
 
 
 def test_a_constant_within_every_domain_says_so():
-    table = pd.DataFrame({"item": [7, 8, 7, 8, 9], "domain": ["book"] * 2 + ["film"] * 3, "x": [1, 2, 1, 2, 3], "film": [0, 0, 1, 1, 1]})
+    table = pd.DataFrame(
+        {"item": [7, 8, 7, 8, 9], "domain": ["book"] * 2 + ["film"] * 3, "x": [1, 2, 1, 2, 3], "film": [0, 0, 1, 1, 1]}
+    )
     with pytest.raises(DataError, match="column 'film' is constant within every domain"):
         described(data(item_features=table))
 

@@ -28,7 +28,13 @@ def case(n=9, n_features=4, size=3, seed=0):
     x[:, -1] = 1.5  # not centred here: intercept and map must be drawn together
     x[:, 0] = 2.0 * x[:, 1]  # and not of full rank
     root = rng.standard_normal((size, size))
-    return x, rng.standard_normal((n, size)), root @ root.T + np.eye(size), np.array([0.5, 1.0, 2.0]), np.array([0.3, 2.0, 0.7])
+    return (
+        x,
+        rng.standard_normal((n, size)),
+        root @ root.T + np.eye(size),
+        np.array([0.5, 1.0, 2.0]),
+        np.array([0.3, 2.0, 0.7]),
+    )
 
 
 def dense(x, rows, cov, mean_scale, map_scale):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 import torch
 from scipy import stats
@@ -79,9 +80,7 @@ def test_densities_of_svi_and_nuts_at_half_the_power(data):
 
     def log_density(model):
         program = joint(model, schema, data)
-        fixed = {name: x.double() for name, x in latents.items()}
-        import pyro
-
+        fixed = {name: x.detach().double() for name, x in latents.items()}
         with pyro.poutine.block():
             trace = pyro.poutine.trace(pyro.poutine.condition(program, fixed)).get_trace()
         trace.compute_log_prob()

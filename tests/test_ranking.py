@@ -13,6 +13,7 @@ from scipy import stats
 import bayesrec as br
 from bayesrec import rules
 from bayesrec.errors import DataError, DataWarning
+from bayesrec.posterior.lists import ExpectedRatings
 
 # (draw, user, item): item 0 is safe, item 1 is a gamble, item 2 is hopeless
 DRAWS = np.array([[[3.0, 1.0, 0.0]], [[3.0, 6.0, 0.0]], [[3.0, 1.0, 0.0]], [[3.0, 6.0, 0.0]]])
@@ -318,3 +319,89 @@ def test_polars_lists(frame):
     assert isinstance(lists, pl.DataFrame)
     assert lists.columns == COLUMNS
     assert lists["user"].to_list() == [6, 6, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("by", "exclude"),
+    [("mean", "seen"), ("ucb", None), ("thompson", "seen"), ("expected_utility", None), ("mean_variance", "seen")],
+)
+def test_many_users_at_once_get_what_each_gets_alone(transfer, by, exclude):
+    """The tiles of many users, the loop of few and the draws of `expected` say the same, bit for bit or in float32."""
+    users = [*range(6), 999, *range(20, 23)]
+    options = {"n": 4, "by": by, "exclude": exclude, "seed": 3, "explain": False}
+    together = br.recommend(transfer, users, **options)
+    alone = pd.concat([br.recommend(transfer, [u], **options) for u in users])
+    pd.testing.assert_frame_equal(together[COLUMNS[:4]], alone[COLUMNS[:4]].reset_index(drop=True), check_exact=True)
+    rule, items = rules.by_name(by), np.flatnonzero(transfer.data.item_domain == 1)
+    if by in ("mean", "ucb", "expected_utility"):
+        for user in (5, 20):
+            utility = rule(transfer.expected(user, items)[:, None, :], RNG)[0]
+            mine = together[together["user"] == user]
+            codes = transfer.data.items.encode(mine["item"], 1)
+            np.testing.assert_allclose(mine["score"], utility[np.searchsorted(items, codes)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_users", [1, 3, 8, 37])
+def test_expected_ratings_of_every_model(transfer, pmf, data, n_users):
+    collective = br.fit(br.models.CollectiveMF(rank=2), data, br.Gibbs(draws=5, warmup=5, chains=2), progress=False)
+    for posterior in (transfer, pmf, collective):
+        last = posterior.schema.n_domains - 1
+        items = np.flatnonzero(posterior.data.item_domain == last)[[0, 3, 4, 11]]
+        users = np.random.default_rng(n_users).permutation(40)[:n_users]
+        users[n_users // 2 :: 3] = -1
+        each = [x.copy() for x in ExpectedRatings(posterior, items, n_users).each(users)]
+        for user, got in zip(users, each, strict=True):
+            np.testing.assert_allclose(got, posterior.expected(int(user), items), rtol=2e-6)
+
+
+def test_expected_ratings_where_items_are_shared(frame):
+    data = br.Interactions.from_frame(
+        frame.rename(columns={"user": "item", "item": "user"}), target="target", shared="items"
+    )
+    posterior = br.fit(br.models.TransferMF(rank=2), data, br.Gibbs(draws=5, warmup=5, chains=2), progress=False)
+    for users in ([0, 5], range(12)):
+        lists = br.recommend(posterior, users, n=3, exclude=None)
+        np.testing.assert_allclose(lists["score"], lists["mean"], rtol=1e-5)
+
+
+def test_groups_limit_a_list(transfer):
+    group = {item: "even" if item % 2 == 0 else "odd" for item in range(12)}
+    free = br.recommend(transfer, [6], n=12, exclude=None)
+    for most, room in (
+        (2, {"even": 2, "odd": 2}),
+        ({"even": 1}, {"even": 1, "odd": 12}),
+        ({"odd": 0}, {"even": 12, "odd": 0}),
+    ):
+        want = []
+        for item in free["item"]:  # brute force: in order of utility, as long as there is room
+            if sum(group[i] == group[item] for i in want) < room[group[item]]:
+                want.append(item)
+        n = min(4, len(want))
+        for groups in (group, pd.Series(group)):
+            got = br.recommend(transfer, [6], n=n, exclude=None, groups=groups, max_per_group=most)
+            assert got["item"].tolist() == want[:n]
+    with pytest.warns(DataWarning, match="1 of 1 users have fewer than 5 candidates within max_per_group"):
+        assert len(br.recommend(transfer, [6], n=5, exclude=None, groups=group, max_per_group=2)) == 4
+
+
+@pytest.mark.parametrize(
+    ("groups", "most", "message"),
+    [
+        ({i: "a" for i in range(12) if i != 7}, 2, r"groups: item 7 has no group \(1 of 12 candidates"),
+        ({i: None if i == 3 else "a" for i in range(12)}, 2, "item 3 has no group"),
+        (None, 2, "max_per_group needs groups"),
+        (dict.fromkeys(range(12), "a"), None, "groups needs max_per_group"),
+        (dict.fromkeys(range(12), "a"), {"b": 1}, "no candidate has the group 'b'; known groups: "),
+        (dict.fromkeys(range(12), "a"), 1.5, "1.5 is no whole number of at least 0"),
+        (pd.Series("a", index=[*range(12), 4]), 1, "item 4 has two entries"),
+    ],
+)
+def test_bad_groups(transfer, groups, most, message):
+    with pytest.raises(DataError, match=message):
+        br.recommend(transfer, [6], n=2, exclude=None, groups=groups, max_per_group=most)
+
+
+def test_source_weights_can_be_left_out(transfer):
+    lists = br.recommend(transfer, [6, 20], n=3, explain=False)
+    assert lists["source_weight"].isna().all()
+    assert lists[COLUMNS[:-1]].equals(br.recommend(transfer, [6, 20], n=3)[COLUMNS[:-1]])

@@ -30,7 +30,9 @@ def one_order(hits, n):
 
 def orders(score):
     """Every order of the rows that the scores allow."""
-    return [p for p in permutations(range(len(score))) if all(score[a] >= score[b] for a, b in zip(p, p[1:]))]
+    return [
+        p for p in permutations(range(len(score))) if all(score[a] >= score[b] for a, b in zip(p, p[1:], strict=False))
+    ]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
@@ -164,7 +166,9 @@ def test_calibration_error_by_hand_and_its_bins():
     whole = abs(click.mean() - probability.mean())
     assert np.isclose(calibration_error(click, probability, np.arange(6), bins=1)[0], whole)
     # the same rows three times are no more information
-    once, thrice = (calibration_error(np.repeat(click, k), np.repeat(probability, k), np.repeat(np.arange(6), k)) for k in (1, 3))
+    once, thrice = (
+        calibration_error(np.repeat(click, k), np.repeat(probability, k), np.repeat(np.arange(6), k)) for k in (1, 3)
+    )
     np.testing.assert_allclose(once, thrice)
 
 

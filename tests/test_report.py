@@ -200,9 +200,7 @@ def test_columns_of_the_caller_and_harmed_groups(arms, tmp_path):
         found = br.negative_transfer(arms.arm, arms.bare, arms.test, segments=country)
     table = found.segments.copy()
     table["verdict"] = np.where(table["level"] == EVIL, "negative", table["verdict"])
-    page = Page(
-        report(arms.arm, tmp_path / "r.html", verdict=dataclasses.replace(found, segments=table)).read_text()
-    )
+    page = Page(report(arms.arm, tmp_path / "r.html", verdict=dataclasses.replace(found, segments=table)).read_text())
     assert f"country: {EVIL}" in page.text
     assert f"for these groups, or look why they differ: country: {EVIL}." in page.text
     assert words.harmed_segments(facts.segments(found)) == []
@@ -213,8 +211,12 @@ def test_columns_of_the_caller_and_harmed_groups(arms, tmp_path):
 def test_sensitivity_where_it_was_run(arms, text, tmp_path, steady):
     assert "Does the answer hang on assumptions?" not in text
     names = ["default", "gate prior / 2", "gate prior x 2", "shrinkage / 2", "shrinkage x 2"]
-    table = pd.DataFrame({"delta_per_row": [0.1, 0.08, 0.12, 0.09, -0.11], "se": 0.02}, index=pd.Index(names, name="variant"))
-    table = table.assign(difference=table["delta_per_row"] - 0.1, verdict=["positive"] * 4 + ["positive" if steady else "negative"])
+    table = pd.DataFrame(
+        {"delta_per_row": [0.1, 0.08, 0.12, 0.09, -0.11], "se": 0.02}, index=pd.Index(names, name="variant")
+    )
+    table = table.assign(
+        difference=table["delta_per_row"] - 0.1, verdict=["positive"] * 4 + ["positive" if steady else "negative"]
+    )
     found = dataclasses.replace(arms.found, sensitivity=table)
     page = Page(report(arms.arm, tmp_path / "r.html", verdict=found).read_text())
     assert (3, "Does the answer hang on assumptions?") in page.headings

@@ -242,6 +242,10 @@ def test_stack_and_worth_need_no_source_rows(data, prior):
     assert (found.curve["gap"] - 2.0 * found.curve["se"] > other.curve["gap"]).all()
     pd.testing.assert_series_equal(found.curve["loss_none"], other.curve["loss_none"])
     strangers = SourcePrior(prior.name, [f"nobody {k}" for k in range(3)], prior.mean[:3], prior.cov[:3])
-    for call in (br.stack, br.worth_in_ratings, br.assess_transfer):
-        with pytest.raises(DataError, match="source prior"):
+    for call, words in (
+        (br.stack, "source prior"),
+        (br.assess_transfer, "source prior"),
+        (br.worth_in_ratings, "known to the source"),
+    ):
+        with pytest.raises(DataError, match=words):
             call(br.models.TransferMF(rank=RANK, source=strangers), target, method, folds=2, progress=False)

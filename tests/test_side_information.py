@@ -116,10 +116,12 @@ def test_a_cold_item_is_drawn_from_its_prior():
 
 
 def test_the_maps_are_found():
-    """The map of the items' intercepts, which does not rotate, lies within 4 posterior sds of the least-squares map of the truth."""
+    """The map of the items' intercepts, which does not rotate, is within 4 posterior sds of the truth's least squares."""
     *_, items, eta = truth()
     posterior = fitted(True)
-    design = np.column_stack([np.ones(N_ITEMS), (items[list("abc")] - items[list("abc")].mean()) / items[list("abc")].std(ddof=0)])
+    design = np.column_stack(
+        [np.ones(N_ITEMS), (items[list("abc")] - items[list("abc")].mean()) / items[list("abc")].std(ddof=0)]
+    )
     popularity = eta.mean(0) / posterior.schema.scale[0]
     want = np.linalg.lstsq(design[: N_ITEMS - N_COLD], popularity[: N_ITEMS - N_COLD], rcond=None)[0][1:]
     draws = posterior.draws
@@ -181,7 +183,7 @@ def test_a_source_prior_holds_what_features_say():
 
 @pytest.mark.parametrize("model", [br.models.PMF, br.models.TransferMF], ids=lambda m: m.__name__)
 def test_potential_energy_of_nuts(model, monkeypatch):
-    """The energy of Pyro's NUTS is that of prior, likelihood and Jacobian; what the prior says is tested by test_..._geweke.py."""
+    """The energy of Pyro's NUTS is that of prior, likelihood and Jacobian; the prior itself is tested against Gibbs."""
     import test_nuts
 
     def tiny():
@@ -190,7 +192,9 @@ def test_potential_energy_of_nuts(model, monkeypatch):
         items = frame[["item", "domain"]].drop_duplicates()
         items["x"] = rng.standard_normal(len(items))
         users = pd.DataFrame({"user": np.arange(14), "y": rng.standard_normal(14)})
-        return br.Interactions.from_frame(frame, target="target", value="value", user_features=users, item_features=items)
+        return br.Interactions.from_frame(
+            frame, target="target", value="value", user_features=users, item_features=items
+        )
 
     monkeypatch.setattr(test_nuts, "tiny", tiny)
     got, expected = potentials(model(rank=1, features=True), nuts.joint)
@@ -207,7 +211,10 @@ def test_svi_predicts_cold_items_as_gibbs_does():
         posterior = br.fit(model, data, br.SVI(steps=400, draws=100, chains=2), progress=False)
     cells = cold_cells()
     want = eta[cells["user"], cells["item"]]
-    rmse = [float(np.sqrt(((p.predict(cells)["mean"] - want) ** 2).mean())) for p in (posterior, fitted(True), fitted(False))]
+    rmse = [
+        float(np.sqrt(((p.predict(cells)["mean"] - want) ** 2).mean()))
+        for p in (posterior, fitted(True), fitted(False))
+    ]
     assert rmse[0] < rmse[1] + 0.3 * (rmse[2] - rmse[1])
 
 
@@ -224,7 +231,7 @@ def test_with_shared_items_features_of_users_and_items_swap_with_them():
 
 
 def test_a_source_prior_brings_users_who_need_features_too():
-    frame, users, items, _ = truth()
+    frame, users, *_ = truth()
     source = fitted(True).as_prior("user")
     few = frame[frame["user"] < 40]
     target = br.Interactions.from_frame(few, target="new", domain=None, user_features=users)
@@ -234,7 +241,7 @@ def test_a_source_prior_brings_users_who_need_features_too():
     weights = br.source_weight(posterior, few.head(5))
     assert weights[["source", "population", "target"]].sum(axis=1).to_numpy() == pytest.approx(1.0)
     lacking = br.Interactions.from_frame(few, target="new", domain=None, user_features=users[users["user"] < 40])
-    with pytest.raises(br.errors.DataError, match="user_features: id 40 .*has no features"):
+    with pytest.raises(br.errors.DataError, match=r"user_features: id 40 .*has no features"):
         br.fit(model, lacking, br.Gibbs(draws=5, warmup=5, chains=2), progress=False)
 
 

@@ -12,7 +12,20 @@ import pyro
 import pytest
 import torch
 from test_conjugate import by, calm, twist
-from test_geweke import N_ITEMS, N_USERS, PLAIN, RANK, World, augment, bounded, design, eta, moments, noise_sd, whole_maps
+from test_geweke import (
+    N_ITEMS,
+    N_USERS,
+    PLAIN,
+    RANK,
+    World,
+    augment,
+    bounded,
+    design,
+    eta,
+    moments,
+    noise_sd,
+    whole_maps,
+)
 
 import bayesrec as br
 from bayesrec.models import features as side

@@ -33,7 +33,10 @@ def assess(
     baseline: Annotated[str, typer.Option(help="pmf, or same: the same model without the source rows.")] = "pmf",
     min_effect: Annotated[float, typer.Option(help="Least difference a rating, in nats, worth a verdict.")] = 0.0,
     sensitivity: Annotated[
-        bool, typer.Option(help="Fit the first fold again with the priors of the gate and the map changed: up to 4 more fits.")
+        bool,
+        typer.Option(
+            help="Fit the first fold again with the priors of the gate and the map changed: up to 4 more fits."
+        ),
     ] = False,
     report: Annotated[Path | None, typer.Option(help="HTML page to write; costs one more fit, on all rows.")] = None,
     fail_on_negative: Annotated[

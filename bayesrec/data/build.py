@@ -45,9 +45,7 @@ def fields(frame: Any, target: Any, columns: Columns, shared: str, features: Map
     scope = {"user": None if shared == "users" else domain, "item": domain if shared == "users" else None}
     user_words = Vocabulary.from_ids(users, scope["user"], f"column {columns.user!r}")
     item_words = Vocabulary.from_ids(items, scope["item"], f"column {columns.item!r}")
-    value, value_dtype = np.ones(len(users)), None
-    if columns.value is not None:
-        value, value_dtype = read_numbers(table, columns.value)
+    value, value_dtype = (np.ones(len(users)), None) if columns.value is None else read_numbers(table, columns.value)
     time, time_dtype, zone = (None, None, None) if columns.time is None else read_time(table, columns.time)
     order = tuple(name for name in table.columns if name in columns.present().values())
     codes = {"user": user_words.encode(users, domain), "item": item_words.encode(items, domain), "domain": domain}

@@ -45,8 +45,8 @@ def cross_domain_duplicates(
     Returns
     -------
     DataFrame
-        ``domain`` (of the source), ``source_item``, ``target_item``, ``users`` who took both, ``jaccard``; the surest pairs first.
-        Where items are shared: ``source_user``, ``target_user``, ``items``.
+        ``domain`` (of the source), ``source_item``, ``target_item``, ``users`` who took both, ``jaccard``;
+        the surest pairs first. Where items are shared: ``source_user``, ``target_user``, ``items``.
 
     Raises
     ------
@@ -86,7 +86,9 @@ def cross_domain_duplicates(
         for mask, domain in zip(inside, (code, last), strict=True):
             mask[entity[data.domain == domain]] = True
         both = inside[0] & inside[1] if counted is None else counted
-        source, target = (_taken(entity, thing, (data.domain == domain) & both[entity], n, m) for domain in (code, last))
+        source, target = (
+            _taken(entity, thing, (data.domain == domain) & both[entity], n, m) for domain in (code, last)
+        )
         a, b, shared_by, overlap = _pairs(source, target, min_users, jaccard)
         ids = [vocabulary.decode(codes) for codes in (a, b)]
         columns = {"domain": [data.domains[code]] * len(a), f"source_{one}": ids[0], f"target_{one}": ids[1]}
@@ -235,7 +237,9 @@ def merge_duplicates(data: Interactions, pairs: pd.DataFrame) -> Interactions:
     cell = entity * m + new
     own = cell[~moved]
     # a row that moves onto a row of the target, or onto another that moved before it
-    twice = moved & (np.isin(cell, own) | pd.Series(np.where(moved, cell, -1 - np.arange(len(cell)))).duplicated().to_numpy())
+    twice = moved & (
+        np.isin(cell, own) | pd.Series(np.where(moved, cell, -1 - np.arange(len(cell)))).duplicated().to_numpy()
+    )
     _say(data, f"moved to the target ({int(twice.sum())} of them were there already)", moved, source, thing)
     side = "item" if data.shared == "users" else "user"
     domain = np.where(moved, len(data.domains) - 1, data.domain)
@@ -282,7 +286,9 @@ def _pairs(
         overlap = count / (taken_a[a] + taken_b[b] - count)
         keep = (count >= min_users) & (overlap > jaccard)
         found.append((a[keep], b[keep], count[keep], overlap[keep]))
-    a, b, count, overlap = (np.concatenate([np.empty(0), *part]) for part in zip(*found, strict=True)) if found else [np.empty(0)] * 4
+    if not found:
+        found = [(np.empty(0),) * 4]
+    a, b, count, overlap = (np.concatenate(part) for part in zip(*found, strict=True))
     a, b = a.astype(np.int64), b.astype(np.int64)
     order = np.lexsort((b, a))
     return a[order], b[order], count[order].astype(np.int64), overlap[order]
@@ -303,10 +309,14 @@ def _codes(data: Interactions, pairs: Any) -> tuple[np.ndarray, np.ndarray]:
         codes = vocabulary.encode(ids, scope) if len(ids) else np.empty(0, dtype=np.int64)
         if (codes < 0).any():
             row = int(np.argmax(codes < 0))
-            raise DataError(f"pairs, column {names[side]!r}: {shown(pd.Index(ids)[row])} in row {row} is no {one} of these data")
+            raise DataError(
+                f"pairs, column {names[side]!r}: {shown(pd.Index(ids)[row])} in row {row} is no {one} of these data"
+            )
         out.append(codes)
     if (domain == last).any():
-        raise DataError(f"pairs, column 'domain': row {int(np.argmax(domain == last))} names the target, {data.target!r}")
+        raise DataError(
+            f"pairs, column 'domain': row {int(np.argmax(domain == last))} names the target, {data.target!r}"
+        )
     return out[0], out[1]
 
 

@@ -166,7 +166,9 @@ def _places(words: Vocabulary, ids: pd.Index, scope: Any, n_domains: int) -> tup
     return np.concatenate([part[here] for part, here in zip(parts, rows, strict=True)]), np.concatenate(rows)
 
 
-def _standardised(names: tuple[str, ...], raw: np.ndarray, groups: np.ndarray, words: Vocabulary, what: str) -> Features:
+def _standardised(
+    names: tuple[str, ...], raw: np.ndarray, groups: np.ndarray, words: Vocabulary, what: str
+) -> Features:
     """Centre and scale each domain by itself; refuse gaps within a domain, and columns that vary in none."""
     gap = np.isnan(raw[:, 0])
     x, varies = np.zeros_like(raw), np.zeros(len(names), dtype=bool)
@@ -190,7 +192,9 @@ def _standardised(names: tuple[str, ...], raw: np.ndarray, groups: np.ndarray, w
         moment[group] = x[here].T @ x[here] / len(mine)
     if not varies.all():
         where = " within every domain" if len(np.unique(groups[~gap])) > 1 else ""
-        raise DataError(f"{what}: column {names[int(np.argmin(varies))]!r} is constant{where} and says nothing; drop it")
+        raise DataError(
+            f"{what}: column {names[int(np.argmin(varies))]!r} is constant{where} and says nothing; drop it"
+        )
     return Features(names, x, center, sd, moment)
 
 
@@ -224,6 +228,6 @@ def _numbers(frame: nw.DataFrame, names: Sequence[str], ids: pd.Index, what: str
             out[:, k] = read_numbers(frame, name)[0]
         except DataError as error:
             raise DataError(
-                f"{what}: {error}. Features are numbers: drop a column of text, or make a column of 0 and 1 for each of its values"
+                f"{what}: {error}. Features are numbers: drop a column of text, or make one of 0 and 1 for each of its values"
             ) from error
     return out

@@ -119,7 +119,7 @@ class Interactions:
         shared : {"users", "items"}
             The side whose ids mean the same in every domain.
         user_features, item_features : data frame, optional
-            One row per id, with the id column.
+            One row per id, with the id column; models with ``features=True`` use the others.
         user_graph : object, optional
             Carried along.
 

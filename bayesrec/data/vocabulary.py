@@ -132,9 +132,11 @@ class Vocabulary:
         scope = np.broadcast_to(np.asarray(scope, dtype=np.int64), len(keys))
         codes = np.full(len(keys), -1, dtype=np.int64)
         for start, known, code in zip(self.offsets, self._keys, self.scopes, strict=False):
-            rows = np.flatnonzero(scope == code)
+            here = scope == code
+            rows = slice(None) if here.all() else np.flatnonzero(here)
             found = known.get_indexer(keys[rows])
-            codes[rows[found >= 0]] = found[found >= 0] + start
+            found[found >= 0] += start
+            codes[rows] = np.maximum(codes[rows], found)  # a scope may have several blocks
         return codes
 
     def decode(self, codes: Any) -> pd.Index:
@@ -225,7 +227,8 @@ def _distinct(series: pd.Series, what: str) -> pd.Index:
     """Return the distinct ids of one scope, sorted, in their own dtype."""
     ids, keys = checked_ids(series, what)
     if keys.dtype != object:
-        return pd.Index(np.sort(pd.unique(keys)), dtype=ids.dtype)
+        keys = np.sort(keys)
+        return pd.Index(keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]], dtype=ids.dtype)
     codes, found = pd.factorize(keys, sort=True)
     if (found[codes] != keys).any():  # pandas 2 takes a NUL for the end of a string
         found = np.array(sorted(set(keys)), dtype=object)

@@ -241,7 +241,12 @@ def by_time(
 
 
 def by_split(
-    dataset: Dataset, source: Any, target: Any, *, value: str | None = "rating", splits: Sequence[str] = ("train", "valid", "test")
+    dataset: Dataset,
+    source: Any,
+    target: Any,
+    *,
+    value: str | None = "rating",
+    splits: Sequence[str] = ("train", "valid", "test"),
 ) -> tuple[Interactions, ...]:
     """Make Interactions of each split that the data set came with. Provisional.
 

@@ -56,8 +56,8 @@ def cdrib(
     Raises
     ------
     DataError
-        No such folders at `path`, one folder of a pair without the other, several pairs and none named, a damaged archive, a problem
-        in strict mode.
+        No such folders at `path`, one folder of a pair without the other, several pairs and none named, a damaged
+        archive, a problem in strict mode.
 
     References
     ----------

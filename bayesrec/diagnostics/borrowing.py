@@ -24,7 +24,9 @@ from bayesrec.posterior import Posterior
 
 __all__ = ["borrowing", "information", "means", "of_users"]
 
-NODES = np.linspace(-6.5, 6.5, 97)  # sds of a component; even spacing, for what is integrated may bend sharply in places
+NODES = np.linspace(
+    -6.5, 6.5, 97
+)  # sds of a component; even spacing, for what is integrated may bend sharply in places
 CHANCES = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
 CHUNK = 2**13  # rows whose mixtures are integrated at once
 SOME = 20  # items whose pulls are averaged where the pull is no multiple of the design
@@ -36,8 +38,8 @@ def borrowing(posterior: Posterior, frame: Any = None, draws: int = 100) -> Any:
 
     ``n0`` is the effective sample size of the prior that the source gives, beyond that of the population: the expected local
     information ratio (Neuenschwander et al. 2020), in target ratings of the user's own. For a prediction with design vector
-    ``v`` it is ``sigma^2 (1 / v' V_source v - 1 / v' V_population v)``: so many ratings of this very item would say as much. For a
-    user it is ``trace(L_source I^-1) / (rank + 1)``, ``I`` being what one rating of the target's items tells on average, and
+    ``v`` it is ``sigma^2 (1 / v' V_source v - 1 / v' V_population v)``: so many ratings of this very item would say as much. For
+    a user it is ``trace(L_source I^-1) / (rank + 1)``, ``I`` being what one rating of the target's items tells on average, and
     ``m`` ratings add ``m`` to it. Where a gate makes the prior a mixture, information is ``E[-(log p)'']``, as the definition has
     it; it can then lie a little below zero, where the mixture is less certain than the population. ``n0`` counts before the
     user's own ratings are seen; :func:`bayesrec.source_weight` says what is left of it afterwards.
@@ -138,7 +140,9 @@ def _pull(posterior: Posterior, one: Informed, user: np.ndarray, item: np.ndarra
 def means(one: Informed) -> tuple[np.ndarray, np.ndarray]:
     """Mean of each user's target vector without the source, and how far the source moves it, (user, R). Internal."""
     who = one.informants
-    bare = np.linalg.solve(who.population + one.own, _times(who.population, who.population_mean) + one.linear[..., None])
+    bare = np.linalg.solve(
+        who.population + one.own, _times(who.population, who.population_mean) + one.linear[..., None]
+    )
     out = np.zeros(one.linear.shape)
     for chance, source, mean in zip(who.probability, who.source, who.mean, strict=True):
         prior = who.population + source

@@ -1,4 +1,4 @@
-"""Conflict: do users' own ratings contradict what their source ratings announced?"""
+"""Conflict: whether users' own ratings contradict what their source ratings announced."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def needs_gaussian(posterior: Posterior) -> None:
 
 
 def tested(one: Informed, n: np.ndarray) -> np.ndarray:
-    """p under the source's prior, p under the population's and the support (user,) of ``n`` ratings, for one draw. Internal."""
+    """P under the source's prior and under the population's, and the support (user,) of ``n`` ratings, for one draw. Internal."""
     who = one.informants
     near, size = _distance(one, who.population + who.source[0], who.mean[0])
     near_without, size_without = _distance(one, who.population, who.population_mean)

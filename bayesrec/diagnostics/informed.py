@@ -1,4 +1,4 @@
-"""Who informs each user's target vector, draw by draw: what source weights, borrowing and conflict are computed from. Internal."""
+"""Who informs each user's target vector, draw by draw: the base of source weights, borrowing and conflict. Internal."""
 
 from __future__ import annotations
 

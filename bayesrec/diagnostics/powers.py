@@ -107,8 +107,8 @@ def choose_power(
 
     References
     ----------
-    Ibrahim and Chen (2000), `ibrahim2000`; Bretherton et al. (2025) choose the power on target data too; the rule of one
-    standard error is that of Breiman et al. (1984). All in docs/references.bib.
+    Ibrahim and Chen (2000), `ibrahim2000`; Bretherton et al. (2025), `bretherton2025`, choose the power on target data too. In
+    docs/references.bib.
 
     Examples
     --------

@@ -17,7 +17,7 @@ __all__ = ["transfer_datatree"]
 
 
 def transfer_datatree(posterior: Posterior, draws: int = 100, log_likelihood: bool = True) -> Any:
-    """ArviZ: the groups of :meth:`Posterior.to_datatree`, and a group ``transfer`` with what each draw says of the source. Provisional.
+    """ArviZ: the groups of :meth:`Posterior.to_datatree`, and ``transfer``, what each draw says of the source. Provisional.
 
     Parameters
     ----------

@@ -223,7 +223,7 @@ def _checked(sizes: Sequence[int], model: Model, data: Interactions) -> list[int
     longest = int(np.bincount(data.user[data.is_target], minlength=data.n_users)[rated].max(initial=0))
     if longest <= steps[-1]:
         raise DataError(
-            f"sizes go up to {steps[-1]}, and no {data.entity} with source ratings has more than {longest} target ratings; "
+            f"sizes go up to {steps[-1]}, and no {data.entity} known to the source has more than {longest} target ratings; "
             f"one more than the largest size is needed, to judge: give sizes up to {max(longest - 1, 0)} at most."
         )
     return [int(n) for n in steps]

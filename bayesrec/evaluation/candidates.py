@@ -54,7 +54,14 @@ class Candidates:
     """
 
     def __init__(
-        self, train: Interactions, test: Any, negatives: Any, seed: int, each: bool, exclude: Any, min_rating: float | None
+        self,
+        train: Interactions,
+        test: Any,
+        negatives: Any,
+        seed: int,
+        each: bool,
+        exclude: Any,
+        min_rating: float | None,
     ):
         self.how, self.count = negatives_of(negatives)
         self.seed, self.each, self.short, self.items = checked_seed(seed), each, 0, train.items
@@ -69,7 +76,9 @@ class Candidates:
         self._say_unknown(batch, good & ~known)
         people = pd.Index(sorted(set(key[good & known]), key=str), dtype=object)
         if not len(people):
-            raise DataError("no test row is left to rank: none is of an item with a target row in train, with a high enough value")
+            raise DataError(
+                "no test row is left to rank: none is of an item with a target row in train, and rated high enough"
+            )
         place = people.get_indexer(key)  # -1: a user whose test rows all are left out
         self.user_id, self.user = _of_people(place, batch, len(people))
         self._positive = _lists(place, batch.item, good & known, len(people))
@@ -79,8 +88,8 @@ class Candidates:
             both = np.intersect1d(mine, before)
             if len(both):
                 raise DataError(
-                    f"user {shown(self.user_id[k])} has item {shown(train.items.decode(both[:1])[0])} in train and in test; a row "
-                    "belongs in one of them"
+                    f"user {shown(self.user_id[k])} has item {shown(train.items.decode(both[:1])[0])} in train and in test; "
+                    "a row belongs in one of them"
                 )
 
     def __len__(self) -> int:

@@ -36,9 +36,9 @@ class RankingEvaluation:
     Attributes
     ----------
     frame : DataFrame
-        ``model``, ``metric``, ``mean``, ``se``, ``n_users``. Means are over lists, standard errors clustered by user. The rows
-        ``novelty@n`` (bits) and ``coverage@n`` (a share of the catalogue, without an error) stand there for full ranking only: what
-        a list of sampled candidates shows is up to the sample.
+        ``model``, ``metric``, ``mean``, ``se``, ``n_users``. Means are over lists, standard errors clustered by user. The
+        rows ``novelty@n`` (bits) and ``coverage@n`` (a share of the catalogue, without an error) stand there for full ranking
+        only: what a list of sampled candidates shows is up to the sample.
     lists : DataFrame
         One row a model and list: ``model``, ``user``, with ``each=True`` the ``item``, and a column a metric.
     negatives : str
@@ -46,7 +46,11 @@ class RankingEvaluation:
 
     Examples
     --------
-    See `evaluate_ranking`.
+    >>> lists = pd.DataFrame({"model": ["popularity"] * 2 + ["mine"] * 2, "user": [1, 2] * 2, "mrr": [0.5, 0.1, 0.7, 0.5]})
+    >>> rows = [("popularity", "mrr", 0.3, 0.2, 2), ("mine", "mrr", 0.6, 0.1, 2)]
+    >>> result = RankingEvaluation(pd.DataFrame(rows, columns=list(COLUMNS)), lists, "all candidates")
+    >>> result.difference("mine").round(3).to_dict("list")
+    {'metric': ['mrr'], 'difference': [0.3], 'se': [0.1]}
     """
 
     frame: pd.DataFrame
@@ -83,7 +87,7 @@ class RankingEvaluation:
                 raise DataError(f"no model is called {name!r}{nearest(name, known)}; there are {known}")
         mine, other = (self.lists[self.lists["model"] == name].reset_index(drop=True) for name in (model, against))
         rows = []
-        for metric in mine.columns[mine.columns.get_loc("user") + 1 + ("item" in mine) :]:
+        for metric in [name for name in mine if name not in ("model", "user", "item")]:
             rows.append((metric, *_mean(mine[metric].to_numpy() - other[metric].to_numpy(), mine["user"])))
         return pd.DataFrame(rows, columns=["metric", "difference", "se"])
 
@@ -108,8 +112,8 @@ def evaluate_ranking(
     Parameters
     ----------
     scorers : {name: scorer}, or one scorer
-        A `Posterior` or a `Stack` (expected ratings), a baseline that was fitted to ``train``, or a function of a user's id and an
-        array of item ids that returns a score for each item. The name ``"popularity"`` is taken: its row is always there.
+        A `Posterior` or a `Stack` (expected ratings), a baseline that was fitted to ``train``, or a function of a user's id and
+        an array of item ids that returns a score for each item. The name ``"popularity"`` is taken: its row is always there.
     train : Interactions
     test : Interactions or data frame
         Target rows; unknown users are ranked too.
@@ -165,11 +169,14 @@ def evaluate_ranking(
     if train.columns.swapped:
         raise DataError("train is transposed; give the table as it was before .transposed()")
     models = _named(scorers)
-    names, lists = list_names(n) if _length(n) else (), Candidates(train, test, negatives, seed, each, exclude, min_rating)
+    names, lists = (
+        list_names(n) if _length(n) else (),
+        Candidates(train, test, negatives, seed, each, exclude, min_rating),
+    )
     if lists.how != "all":
         warnings.warn(
-            f"metrics over {lists.count} sampled negatives can order models in another way than a full ranking, and mislead the more "
-            "the smaller the sample (Krichene and Rendle 2020, KDD): compare with negatives='all'",
+            f"metrics over {lists.count} sampled negatives can order models in another way than a full ranking, and mislead "
+            "the more the smaller the sample (Krichene and Rendle 2020, KDD): compare with negatives='all'",
             DataWarning,
             stacklevel=2,
         )
@@ -195,7 +202,8 @@ def evaluate_ranking(
             block, size = [], 0
     if lists.short:
         warnings.warn(
-            f"{lists.short} of {len(owner)} lists have fewer than {lists.count} items that the user has not taken; they hold all of them",
+            f"{lists.short} of {len(owner)} lists have fewer than {lists.count} items that the user has not taken; they hold "
+            "all of them",
             DataWarning,
             stacklevel=2,
         )
@@ -229,9 +237,7 @@ def _named(scorers: Any) -> dict[str, Any]:
     return out
 
 
-def _scorer(
-    name: str, model: Any, train: Interactions, lists: Candidates
-) -> Callable[[int, np.ndarray], np.ndarray]:
+def _scorer(name: str, model: Any, train: Interactions, lists: Candidates) -> Callable[[int, np.ndarray], np.ndarray]:
     """Scores of items (codes) for the test user at a place, checked."""
     if isinstance(model, Posterior | Stack):
         people, things, last = sides(model)
@@ -252,8 +258,8 @@ def _scorer(
             return model(lists.user_id[k], ids[items])
     else:
         raise TypeError(
-            f"{name!r} cannot score: it is {model!r}. Give a posterior (fit the model first), a baseline, or a function of a user "
-            "and items"
+            f"{name!r} cannot score: it is {model!r}. Give a posterior (fit the model first), a baseline, or a function of a "
+            "user and items"
         )
 
     def checked(k: int, items: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from pyro.infer.mcmc import NUTS as PyroNUTS
 
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
-from bayesrec.errors import ConvergenceWarning, SlowWarning
+from bayesrec.errors import ConvergenceWarning, SlowWarning, UnsupportedMethodError
 from bayesrec.inference.base import Method, needs_gibbs, whole_number
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import warm_start
@@ -77,6 +77,10 @@ class NUTS(Method):
     ) -> Posterior:
         """Run one chain after another; Ctrl-C keeps the draws of the chains that have as many as the shortest kept."""
         needs_gibbs(self, checkpoint, device, watch)
+        if model.likelihood.whole:
+            raise UnsupportedMethodError(
+                f"NUTS multiplies densities of rows, and {model.likelihood!r} counts all cells; br.Gibbs() fits it."
+            )
         table = schema.table(data)
         density = joint(model, schema, data)
         kept: list[list[dict[str, np.ndarray]]] = []

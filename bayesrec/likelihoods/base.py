@@ -20,6 +20,7 @@ from bayesrec.blocks import Block, State
 from bayesrec.conjugate import Table
 from bayesrec.errors import DataError
 from bayesrec.likelihoods.predicted import Predicted
+from bayesrec.whole import Everywhere
 
 __all__ = ["Fitted", "Latents", "Likelihood", "Units", "shown"]
 
@@ -73,10 +74,13 @@ class Fitted:
         ``errors(state)``: sum of squared differences of responses and ``eta``, (domain, user).
     eta : callable
         ``eta(state)``: expected response of each rating, (rating,), in user order.
+    vectors : callable
+        ``vectors(state)``: of all users in all domains, in the order of ``table.user_ptr``, (user * domain, R).
     """
 
     errors: Callable[[State], np.ndarray]
     eta: Callable[[State], np.ndarray]
+    vectors: Callable[[State], np.ndarray]
 
 
 class Likelihood(ABC):
@@ -88,6 +92,10 @@ class Likelihood(ABC):
 
     svi: ClassVar[bool] = False
     """Whether SVI can fit it: the response is the rating itself."""
+    whole: ClassVar[bool] = False
+    """Whether cells without a rating count; see ``everywhere``."""
+    fixed: ClassVar[tuple[str, ...]] = ()
+    """Sites that are known from the data."""
 
     @property
     @abstractmethod
@@ -141,6 +149,19 @@ class Likelihood(ABC):
     @abstractmethod
     def unknown_user(self, latents: Latents) -> Latents:
         """Fill-in values of the sites with a user axis, for a user without any rating."""
+
+    def unknown_item(self, latents: Latents) -> Latents:
+        """Fill-in values of the sites with an item axis, with a domain axis in its place, for an item without any rating."""
+        return {}
+
+    def everywhere(
+        self, state: State, table: Table, vectors: np.ndarray, members: list[np.ndarray] | None = None
+    ) -> Everywhere | None:
+        """What cells say of a vector on one side as if none had a rating; None where cells without a rating do not count.
+
+        ``vectors`` are those of the other side, ``members`` the rows of it that have cells, for each domain; items without.
+        """
+        return None
 
     def response(self, state: State, table: Table) -> np.ndarray:
         """Response of each rating in user order: the rating, unless it is a measurement of something latent."""

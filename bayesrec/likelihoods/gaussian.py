@@ -1,4 +1,4 @@
-"""Gaussian: real-valued ratings."""
+"""Gaussian: real-valued ratings, and what all likelihoods for such ratings share."""
 
 from __future__ import annotations
 
@@ -17,11 +17,36 @@ from bayesrec.likelihoods.base import Fitted, Latents, Units
 from bayesrec.likelihoods.noise import NoisyResponse
 from bayesrec.likelihoods.predicted import Normals, Predicted
 
-__all__ = ["Gaussian"]
+__all__ = ["Gaussian", "RealValued"]
 
 
 @dataclass(frozen=True)
-class Gaussian(NoisyResponse):
+class RealValued(NoisyResponse):
+    """Ratings that are their own responses, in units of their spread. Abstract."""
+
+    def check(self, value: np.ndarray, domain: Any) -> None:
+        """Refuse a domain with one rating or with one value throughout."""
+        name = f"a {type(self).__name__}"
+        if len(value) < 2:
+            raise DataError(
+                f"domain {domain!r} has {len(value)} rating(s); {name} needs at least two to learn a noise level"
+            )
+        if np.ptp(value) == 0:
+            raise DataError(
+                f"all {len(value)} ratings of domain {domain!r} are {value[0]:g}; {name} on constant values learns nothing. "
+                "Clicks (all ones) need a likelihood for implicit feedback."
+            )
+
+    def expected(self, eta: Tensor, latents: Latents, batch: Any, units: list[Units]) -> Tensor:
+        """Return ``eta`` in the units of the ratings."""
+        center, scale = (
+            torch.tensor([getattr(one, name) for one in units], dtype=eta.dtype) for name in ("center", "scale")
+        )
+        return eta * scale[batch.domain] + center[batch.domain]
+
+
+@dataclass(frozen=True)
+class Gaussian(RealValued):
     """Normal ratings with a noise level for each domain and, inside it, for each user. Stable.
 
     ``y = eta + noise[d] / sqrt(w[d, u]) * e``, ``e ~ N(0, 1)``. Some people use two points of a scale and some all of
@@ -44,18 +69,6 @@ class Gaussian(NoisyResponse):
 
     svi: ClassVar[bool] = True
 
-    def check(self, value: np.ndarray, domain: Any) -> None:
-        """Refuse a domain with one rating or with one value throughout."""
-        if len(value) < 2:
-            raise DataError(
-                f"domain {domain!r} has {len(value)} rating(s); a Gaussian needs at least two to learn a noise level"
-            )
-        if np.ptp(value) == 0:
-            raise DataError(
-                f"all {len(value)} ratings of domain {domain!r} are {value[0]:g}; a Gaussian on constant values learns nothing. "
-                "Clicks (all ones) need a likelihood for implicit feedback."
-            )
-
     def units(self, values: list[np.ndarray]) -> list[Units]:
         """Mean and sd of the ratings; a domain without spread gets unit scale."""
         return [Units(float(x.mean()), float(x.std()) or 1.0) if len(x) else Units() for x in values]
@@ -65,18 +78,17 @@ class Gaussian(NoisyResponse):
         return dist.Normal(eta, self.scale(latents, batch))
 
     def predicted(
-        self, mean: np.ndarray, spread: np.ndarray, noise: np.ndarray, latents: Latents, units: list[Units], domain: np.ndarray
+        self,
+        mean: np.ndarray,
+        spread: np.ndarray,
+        noise: np.ndarray,
+        latents: Latents,
+        units: list[Units],
+        domain: np.ndarray,
     ) -> Predicted:
         """Return normals in the units of the ratings."""
         center, scale = (np.array([getattr(one, name) for one in units])[domain] for name in ("center", "scale"))
         return Normals(mean, np.hypot(spread, noise), center, scale)
-
-    def expected(self, eta: Tensor, latents: Latents, batch: Any, units: list[Units]) -> Tensor:
-        """Return ``eta`` in the units of the ratings."""
-        center, scale = (
-            torch.tensor([getattr(one, name) for one in units], dtype=eta.dtype) for name in ("center", "scale")
-        )
-        return eta * scale[batch.domain] + center[batch.domain]
 
     def log_density(self, state: State, table: Table, fitted: Fitted) -> float:
         """Log density of all ratings of the table, in sd units."""

@@ -19,14 +19,13 @@ from bayesrec.conjugate import Table, key_of
 from bayesrec.distributions import Graded, OrderedNormal
 from bayesrec.errors import DataError, DataWarning
 from bayesrec.likelihoods.base import Fitted, Latents, Units, shown
-from bayesrec.likelihoods.noise import NoisyResponse
+from bayesrec.likelihoods.noise import CHUNKS, NoisyResponse, in_chunks
 from bayesrec.likelihoods.predicted import Levels, Predicted
 
 __all__ = ["Bernoulli", "Ordinal"]
 
 CUT_SCALE = 1.5  # prior sd of the cut points before they are put in order
 LOCATION_SCALE = 0.5  # prior sd of the mean of the items' biases
-CHUNKS = 64  # parts of the ratings, whatever the threads: sums come out alike
 MOST = 100  # levels
 
 
@@ -225,14 +224,8 @@ class Ordinal(NoisyResponse):
         """Call a compiled loop for chunks of the ratings, which do not depend on the threads."""
         eta, precision = fitted.eta(state), self.cell_precision(state, table).ravel()
         cut = np.pad(state["cut"].astype(np.float64), ((0, 0), (1, 1)), constant_values=((0, 0), (-np.inf, np.inf)))
-        edges = np.linspace(0, len(eta), CHUNKS + 1).astype(int)
-
-        def part(first: int, last: int) -> int:
-            for k in range(first, last):
-                run(table.user_value, table.user_cell, table.n_users, eta, precision, cut, edges[k], edges[k + 1])
-            return 0
-
-        table.workers.share(part, edges, 0)
+        given = table.user_value, table.user_cell, table.n_users, eta, precision, cut
+        in_chunks(table, lambda first, last: run(*given, first, last))
 
     def _evidence(self, table: Table, state: State, fitted: Fitted) -> np.ndarray:
         """What the ratings say of the cut points; see :func:`bayesrec.cuts.evidence`."""

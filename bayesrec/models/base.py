@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesrec import conjugate
+from bayesrec import conjugate, whole
 from bayesrec.blocks import Block, State, remembered
 from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
@@ -178,7 +178,7 @@ class Model(ABC):
     likelihood : Likelihood
         ``Gaussian()`` unless given.
     features : bool
-        Whether prior means depend on ``user_features`` and ``item_features`` of the data, as far as there are any.
+        Whether the prior means of users and items depend on ``user_features`` and ``item_features`` of the data.
     """
 
     rank: int = 8
@@ -218,6 +218,10 @@ class Model(ABC):
             value = data.value[data.domain == code]
             if name == data.target or len(value):
                 self.likelihood.check(value, name)
+        if self.likelihood.whole and self.features:
+            raise DataError(
+                f"{self.likelihood!r} counts cells without a row, which features=True cannot do so far; leave the features out."
+            )
 
     @abstractmethod
     def prior(self, schema: Schema) -> Latents:
@@ -289,7 +293,7 @@ class Model(ABC):
             rows = self.cell_vectors(state, table)
             return conjugate.row_scores(table.user_ptr, item_index, state["item_vector"], rows, workers)
 
-        return Fitted(remembered(errors, sites), remembered(eta, sites[:-1]))
+        return Fitted(remembered(errors, sites), remembered(eta, sites[:-1]), lambda state: self.cell_vectors(state, table))
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
         """Sum of squared residuals of each user in each domain, (domain, user)."""
@@ -303,10 +307,20 @@ class Model(ABC):
         """A normal response and its precision (rating,) that say what a rating says, in user order."""
         return self.likelihood.observed(state, table, self.fitted(table))
 
+    def told(self, state: State, table: Table) -> tuple[np.ndarray, np.ndarray]:
+        """Precision (user, domain, R, R) and linear term (user, domain, R) that a user's ratings of each domain come down to."""
+        value, weight = self.observed(state, table)
+        gram, linear = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
+        shape = table.n_users, table.n_domains, gram.shape[-1]
+        gram, linear = gram.reshape(*shape, shape[-1]), linear.reshape(shape)
+        whole.add(self.likelihood.everywhere(state, table, state["item_vector"]), table.count.T > 0, gram, linear)
+        return gram, linear
+
     @abstractmethod
     def prior_precision(self, state: State, table: Table) -> Informants:
         """Who informs each user's target factors, for one draw."""
 
     def identified(self, latents: Latents) -> dict[str, Any]:
         """Quantities on which R-hat and ESS mean something (they do not on factors, which rotate)."""
-        return {name: latents[name] for name in self.likelihood.dims if "user" not in self.likelihood.dims[name]}
+        free = {name: axes for name, axes in self.likelihood.dims.items() if name not in self.likelihood.fixed}
+        return {name: latents[name] for name, axes in free.items() if "user" not in axes}

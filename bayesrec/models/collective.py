@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayesrec import conjugate
 from bayesrec.blocks import State
 from bayesrec.conjugate import Table
 from bayesrec.models.base import Informants
@@ -41,11 +40,9 @@ class CollectiveMF(SingleVector):
 
     def prior_precision(self, state: State, table: Table) -> Informants:
         """The source's part is the precision of the user's source ratings."""
-        value, weight = self.observed(state, table)
-        grams, linear = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
+        grams, linear = self.told(state, table)
         size = grams.shape[-1]
-        source = grams.reshape(table.n_users, table.n_domains, size, size)[:, :-1].sum(1)
-        told = linear.reshape(table.n_users, table.n_domains, size)[:, :-1].sum(1)
+        source, told = grams[:, :-1].sum(1), linear[:, :-1].sum(1)
         precision = np.linalg.inv(state["user_cov"])
         mean = np.broadcast_to(user_means(state, table), (table.n_users, size))
         moved = np.linalg.solve(precision + source, (told - np.einsum("uij,uj->ui", source, mean))[..., None])[..., 0]

@@ -21,7 +21,7 @@ from bayesrec.blocks import Block, State
 from bayesrec.conjugate import Table
 from bayesrec.distributions import half_t
 from bayesrec.likelihoods import Latents
-from bayesrec.linear_maps import Spectrum, draw_map, without_shift
+from bayesrec.linear_maps import Spectrum, draw_map
 
 __all__ = [
     "ITEM_MAP",

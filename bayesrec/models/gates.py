@@ -92,9 +92,10 @@ def source_precision(
 
     out = np.zeros((len(maps), len(configurations), *own.shape[1:]))
     for c, on in enumerate(configurations):
-        n = sum(on)
-        for k in np.flatnonzero(on):
-            others = [j for j in np.flatnonzero(on) if j != k]
+        chosen = [k for k, used in enumerate(on) if used]
+        n = len(chosen)
+        for k in chosen:
+            others = [j for j in chosen if j != k]
             for size in range(n):
                 for before in map(frozenset, combinations(others, size)):
                     out[k, c] += (precision(before | {k}) - precision(before)) / (n * comb(n - 1, size))

@@ -25,7 +25,7 @@ from bayesrec.data import Interactions
 from bayesrec.data.ids import shown
 from bayesrec.distributions import AroundDiagonal
 from bayesrec.errors import DataError
-from bayesrec.likelihoods import Latents
+from bayesrec.likelihoods import Latents, Likelihood
 from bayesrec.models import features, priors
 from bayesrec.models.base import Informants, Population, Schema
 
@@ -98,11 +98,12 @@ def _normal(spread: Tensor) -> dist.TorchDistribution:
     return dist.Normal(torch.zeros_like(spread), spread).to_event(spread.dim())
 
 
-def population(latents: Latents, unknown: Latents, schema: Schema | None) -> Population:
-    """The prior of a user and of an item without ratings, in each domain; ``unknown`` of the likelihood."""
+def population(latents: Latents, likelihood: Likelihood, schema: Schema | None) -> Population:
+    """The prior of a user and of an item without ratings, in each domain."""
     return Population(
-        user={"user_vector": latents["user_mean"], "source_vector": latents["source_mean"]} | unknown,
-        item={"item_vector": latents["item_mean"]},
+        user={"user_vector": latents["user_mean"], "source_vector": latents["source_mean"]}
+        | likelihood.unknown_user(latents),
+        item={"item_vector": latents["item_mean"]} | likelihood.unknown_item(latents),
         user_cov=torch.cat([latents["source_cov"], latents["user_cov"].unsqueeze(-3)], -3),
         item_cov=features.unknown_item_cov(latents, schema),
     )
@@ -131,6 +132,7 @@ def blocks(model: Any, table: Table) -> list[Block]:
     size, n_domains, n_users = rank + 1, table.n_domains, table.n_users
     seen = table.count > 0
     domain = np.tile(np.arange(n_domains), n_users)
+    own = seen.T.reshape(-1, 1) & (domain[:, None] == np.arange(n_domains))
     mean_precision = 1.0 / priors.mean_scale(rank)[None] ** 2
     members = [np.flatnonzero(table.rated & (table.item_domain == d)) for d in range(n_domains)]
 
@@ -141,9 +143,9 @@ def blocks(model: Any, table: Table) -> list[Block]:
         value, weight = likelihood.working(state, table, "user")
         mean = np.concatenate([state["source_mean"], state["user_mean"][None]])
         cov = np.concatenate([state["source_cov"], state["user_cov"][None]])
-        rows = conjugate.draw_rows(
+        rows = priors.drawn(
             table.user_ptr, table.user_item, value, weight, state["item_vector"], domain, mean, np.linalg.inv(cov), rng,
-            "users", table.workers,
+            "users", table.workers, rest=likelihood.everywhere(state, table, state["item_vector"]), seen=own,
         )  # fmt: skip
         rows = np.ascontiguousarray(rows.reshape(n_users, n_domains, size).transpose(1, 0, 2))
         return {"source_vector": rows[:-1], "user_vector": rows[-1]}
@@ -180,7 +182,7 @@ def blocks(model: Any, table: Table) -> list[Block]:
         common = _common_scale(dof, dof * (scale**-2.0).sum(0), n_domains, priors.item_scale(rank), rng)
         return {"item_mean": means, "item_tie": tie, "item_scale": scale, "common_item_scale": common}
 
-    items, _ = priors.item_blocks(table, rank, likelihood, stacked, model.rater_index(table))
+    items, _ = priors.item_blocks(table, rank, likelihood, stacked, model.rater_index(table), raters_of=priors.stacked(table))
     noise = likelihood.blocks(table, model.fitted(table))
     ties = ("user_tie", "common_user_scale", "user_mean", "user_cov", "source_mean", "source_cov")
     # Populations before members: a kept draw's users and items without rows belong to its populations.

@@ -15,17 +15,18 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesrec import conjugate
+from bayesrec import conjugate, whole
 from bayesrec.blocks import Block, State
 from bayesrec.conjugate import Table
 from bayesrec.distributions import HuangWand, half_t
-from bayesrec.linear_maps import without_shift
 from bayesrec.likelihoods import Latents, Likelihood
+from bayesrec.linear_maps import without_shift
 from bayesrec.models import features
 
 __all__ = [
     "ITEM_DIMS",
     "POPULATION_DIMS",
+    "drawn",
     "item_blocks",
     "item_prior",
     "item_start",
@@ -33,6 +34,7 @@ __all__ = [
     "population_prior",
     "second_moment",
     "spreads",
+    "stacked",
     "user_mean_prior",
     "user_scale",
 ]
@@ -113,6 +115,16 @@ def item_start(table: Table, rank: int, rng: np.random.Generator, mapped: bool =
     return out | (features.start("item", item_scale(rank), table.item_x, table.n_domains) if mapped else {})
 
 
+def drawn(*rows: Any, rest: whole.Everywhere | None, seen: np.ndarray) -> np.ndarray:
+    """Rows as :func:`bayesrec.conjugate.draw_rows` draws them, or with all cells of the domains where a row is ``seen``."""
+    return conjugate.draw_rows(*rows) if rest is None else whole.draw_rows(*rows, rest=rest, seen=seen)
+
+
+def stacked(table: Table) -> list[np.ndarray]:
+    """Rows of users stacked by domain, (domain * user, R), that have ratings in each domain."""
+    return [d * table.n_users + np.flatnonzero(here) for d, here in enumerate(table.count > 0)]
+
+
 def item_blocks(
     table: Table,
     rank: int,
@@ -120,6 +132,7 @@ def item_blocks(
     raters: Callable[[State], np.ndarray],
     index: np.ndarray,
     mapped: bool = False,
+    raters_of: list[np.ndarray] | None = None,
 ) -> tuple[Block, list[Block]]:
     """Items given users; the map of their features where there is one, and their means and scales.
 
@@ -127,8 +140,11 @@ def item_blocks(
     ----------
     raters : callable
         ``raters(state)`` is the array (n, R) of user vectors that ``index`` (rating, in item order) points into.
+    raters_of : list of ndarray of int
+        Rows of that array that have ratings in each domain.
     """
     rated = table.rated
+    seen = rated[:, None] & (table.item_domain[:, None] == np.arange(table.n_domains))
     members = [np.flatnonzero(rated & (table.item_domain == d)) for d in range(table.n_domains)]
 
     def items(state: State, rng: np.random.Generator) -> State:
@@ -137,7 +153,7 @@ def item_blocks(
         if shift is not None:
             value = without_shift(table.item_ptr, index, value, others, shift, table.workers)
         precision = np.stack([np.diag(1.0 / s**2) for s in state["item_scale"]])
-        out = conjugate.draw_rows(
+        out = drawn(
             table.item_ptr,
             index,
             value,
@@ -149,6 +165,8 @@ def item_blocks(
             rng,
             "items",
             table.workers,
+            rest=likelihood.everywhere(state, table, others, raters_of),
+            seen=seen,
         )
         return {"item_vector": out if shift is None else out + shift}
 

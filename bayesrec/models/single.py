@@ -61,7 +61,7 @@ class SingleVector(Model):
         n_domains = latents["item_mean"].shape[-2]
         return Population(
             user={"user_vector": mean} | self.likelihood.unknown_user(latents),
-            item={"item_vector": latents["item_mean"]},
+            item={"item_vector": latents["item_mean"]} | self.likelihood.unknown_item(latents),
             user_cov=cov.unsqueeze(-3).expand(cov.shape[:-2] + (n_domains,) + cov.shape[-2:]),
             item_cov=features.unknown_item_cov(latents, schema),
         )
@@ -85,7 +85,7 @@ class SingleVector(Model):
         rank, likelihood = self.rank, self.likelihood
         pointers = np.ascontiguousarray(table.user_ptr[:: table.n_domains])
         one_group = np.zeros(table.n_users, dtype=np.int64)
-        active = table.count.sum(0) > 0
+        active, seen = table.count.sum(0) > 0, table.count.T > 0
         prior_precision = np.diag(1.0 / priors.mean_scale(rank) ** 2)
 
         def users(state: State, rng: np.random.Generator) -> State:
@@ -94,7 +94,7 @@ class SingleVector(Model):
             if shift is not None:
                 value = without_shift(pointers, table.user_item, value, state["item_vector"], shift, table.workers)
             mean, precision = state["user_mean"][None], np.linalg.inv(state["user_cov"])[None]
-            out = conjugate.draw_rows(
+            out = priors.drawn(
                 pointers,
                 table.user_item,
                 value,
@@ -106,6 +106,8 @@ class SingleVector(Model):
                 rng,
                 "users",
                 table.workers,
+                rest=likelihood.everywhere(state, table, state["item_vector"]),
+                seen=seen,
             )
             return {"user_vector": out if shift is None else out + shift}
 
@@ -122,8 +124,9 @@ class SingleVector(Model):
             return {"user_mean": mean, "user_cov": cov}
 
         items, item_populations = priors.item_blocks(
-            table, rank, likelihood, lambda state: state["user_vector"], self.rater_index(table), self.features
-        )
+            table, rank, likelihood, lambda state: state["user_vector"], self.rater_index(table), self.features,
+            raters_of=[np.flatnonzero(here) for here in table.count > 0],
+        )  # fmt: skip
         maps = []
         if self.features:
             scales = priors.user_scale(rank), priors.mean_scale(rank)

@@ -12,7 +12,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesrec import conjugate
 from bayesrec.blocks import Block, State
 from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
@@ -246,7 +245,7 @@ class TransferMF(Model):
     def population(self, latents: Latents, schema: Schema | None) -> Population:
         """The prior of a user and of an item without ratings, in each domain."""
         if self._apart:
-            return populations.population(latents, self.likelihood.unknown_user(latents), schema)
+            return populations.population(latents, self.likelihood, schema)
         size = self.rank + 1
         prior_var = _source_scale(latents, size).square()
         source = torch.diag_embed(prior_var)
@@ -254,7 +253,7 @@ class TransferMF(Model):
         return Population(
             user={"user_vector": latents["user_mean"], "source_vector": torch.zeros_like(prior_var)}
             | self.likelihood.unknown_user(latents),
-            item={"item_vector": latents["item_mean"]},
+            item={"item_vector": latents["item_mean"]} | self.likelihood.unknown_item(latents),
             user_cov=torch.cat([source, target], -3),
             item_cov=features.unknown_item_cov(latents, schema),
         )
@@ -321,10 +320,7 @@ class TransferMF(Model):
     def _told(self, state: State, table: Table) -> tuple[np.ndarray, ...]:
         """Maps, scales of S0, precisions and linear terms of each user's rows by domain, and whom a source knows."""
         size, n_sources, n_users = self.rank + 1, table.n_domains - 1, table.n_users
-        value, weight = self.observed(state, self._powered(table))
-        gram, linear = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
-        gram = gram.reshape(n_users, table.n_domains, size, size)
-        linear = linear.reshape(n_users, table.n_domains, size)
+        gram, linear = self.told(state, self._powered(table))
         given = sequential.given(self.source, table.user_ids, n_users)
         if given is not None:
             gram[:, :-1] += given[0].swapaxes(0, 1)

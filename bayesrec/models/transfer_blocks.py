@@ -45,6 +45,7 @@ def blocks(model: Any, table: Table) -> list[Block]:
         drawn = conjugate.transfer_rows(
             table, value, weight, items, scale, state["user_mean"], state["user_cov"],
             model.state_maps(state, n_sources), off, on, model.gate, rng, given,
+            likelihood.everywhere(state, table, items),
         )  # fmt: skip
         return drawn if shift is None else drawn | {"user_vector": drawn["user_vector"] + shift}
 
@@ -95,7 +96,7 @@ def blocks(model: Any, table: Table) -> list[Block]:
         return state["user_vector"][in_target] - (used @ maps.transpose(0, 2, 1)).sum(0)
 
     items, item_populations = priors.item_blocks(
-        table, rank, likelihood, stacked, model.rater_index(table), model.features
+        table, rank, likelihood, stacked, model.rater_index(table), model.features, priors.stacked(table)
     )
     user_map = []
     if model.features:

@@ -77,7 +77,8 @@ def _extended(posterior: Posterior, batch: Batch, seed: int, features: Any, alon
     rows = _new_rows(data, _usable(posterior, replace(batch, user=data.users.encode(batch.user_id, batch.domain))))
     latents = _draw(posterior, _table(posterior, rows, np.arange(n_known, data.n_users), ids, x), [seed])
     if alone:
-        draws, kept, shelf = dict(posterior.draws) | latents, _alone(rows, n_known, ids), _shelf(posterior)
+        draws, kept = dict(posterior.draws) | latents, _alone(rows, n_known, ids)
+        shelf: np.ndarray | None = _shelf(posterior)
     else:
         axes = {name: 2 + model.dims[name].index("user") for name in latents}
         joined = {name: np.concatenate([posterior.draws[name], new], axis=axes[name]) for name, new in latents.items()}
@@ -131,7 +132,7 @@ def _usable(posterior: Posterior, batch: Batch) -> Batch:
 
 def _subset(batch: Batch, keep: np.ndarray) -> Batch:
     names = ("user", "item", "domain", "value", "time", "user_id", "item_id", "domain_name")
-    parts = {name: getattr(batch, name) for name in names}
+    parts: dict[str, Any] = {name: getattr(batch, name) for name in names}
     return replace(batch, **{name: part if part is None else part[keep] for name, part in parts.items()})
 
 
@@ -146,7 +147,8 @@ def _new_rows(data: Interactions, batch: Batch) -> Interactions:
 def _joined(data: Interactions, rows: Interactions) -> Interactions:
     """Rows behind the others, none of which they repeat."""
     names = ("user", "item", "domain", "value") + (() if data.time is None else ("time",))
-    return replace(data, **{name: np.concatenate([getattr(data, name), getattr(rows, name)]) for name in names})
+    parts: dict[str, Any] = {name: np.concatenate([getattr(data, name), getattr(rows, name)]) for name in names}
+    return replace(data, **parts)
 
 
 def _alone(rows: Interactions, n_known: int, ids: pd.Index) -> Interactions:
@@ -168,9 +170,11 @@ def _shelf(posterior: Posterior) -> np.ndarray:
 def _table(
     posterior: Posterior, rows: Interactions, users: np.ndarray, ids: pd.Index, x: Any
 ) -> tuple[Table, np.ndarray]:
-    """Ratings of some users (codes, ascending) and of no items but those that they rated; and the codes of these."""
+    """Ratings of some users (codes, ascending) and of no items but those that count for them; and the codes of these."""
     schema = posterior.schema
-    items, item = np.unique(rows.item, return_inverse=True)
+    every = np.arange(schema.n_items) if posterior.model.likelihood.whole else rows.item
+    items = np.unique(every)
+    item = np.searchsorted(items, rows.item)
     table = Table.build(
         np.searchsorted(users, rows.user),
         item,

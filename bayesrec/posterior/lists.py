@@ -195,11 +195,11 @@ class ExpectedRatings:
             return np.stack([self.posterior.expected(int(user), self.items) for user in users])
         last, n = self.posterior.schema.n_domains - 1, len(self.items)
         model, units = self.posterior.model, self.posterior.schema.units
-        latents = self._latents(users, self.items[:1])
-        zero, domain = torch.zeros(n, dtype=torch.int64), torch.full((n,), last)
+        latents = self._latents(users, self.items, model.likelihood.dims)
+        zero, item, domain = torch.zeros(n, dtype=torch.int64), torch.arange(n), torch.full((n,), last)
         for u in range(len(users)):
             given = torch.from_numpy(eta[u, :, :n]).double()
-            eta[u, :, :n] = model.likelihood.expected(given, latents, Batch(zero + u, zero, domain), units).numpy()
+            eta[u, :, :n] = model.likelihood.expected(given, latents, Batch(zero + u, item, domain), units).numpy()
         return eta
 
     def _vectors(self, codes: np.ndarray, of_items: bool) -> np.ndarray:
@@ -212,10 +212,11 @@ class ExpectedRatings:
         pair = self.posterior.model.vectors(latents, batch)
         return np.ascontiguousarray(pair[0 if as_users else 1].numpy(), dtype=np.float32)
 
-    def _latents(self, users: np.ndarray, items: np.ndarray) -> dict[str, torch.Tensor]:
-        """All draws on one axis, with the user and item axes cut down to some codes."""
+    def _latents(self, users: np.ndarray, items: np.ndarray, sites: Any = None) -> dict[str, torch.Tensor]:
+        """All draws of all or some sites on one axis, with the user and item axes cut down to some codes."""
         out, dims = {}, self.posterior.model.dims
-        for name, drawn in self.posterior.draws.items():
+        for name in self.posterior.draws if sites is None else sites:
+            drawn = self.posterior.draws[name]
             array = drawn.reshape(-1, *drawn.shape[2:])
             for side, codes in (("user", users), ("item", items)):
                 if side in dims[name]:

@@ -129,7 +129,9 @@ def sensitivity(found: pd.DataFrame) -> str:
     shown["verdict"] = [words.SAYS[name] for name in found["verdict"]]
     text = words.steadiness(found)
     note = "One part of the held-out ratings, predicted by fits with other assumptions about how far to trust a source."
-    return "<h3>Does the answer hang on assumptions?</h3>" + p(text) + table(shown, label="Sensitivity") + p(note, "note")
+    return (
+        "<h3>Does the answer hang on assumptions?</h3>" + p(text) + table(shown, label="Sensitivity") + p(note, "note")
+    )
 
 
 def segments(found: pd.DataFrame, w: Words) -> str:

@@ -84,7 +84,8 @@ class Case:
     def interactions(self, frame: pd.DataFrame | None = None) -> Interactions:
         """Return the table, or another one with the same columns, as interactions."""
         frame = self.frame if frame is None else frame
-        tables: dict[str, Any] = {f"{side}_features": self.features(side, frame) for side in ("user", "item") if self.model.features}
+        sides = ("user", "item") if self.model.features else ()
+        tables: dict[str, Any] = {f"{side}_features": self.features(side, frame) for side in sides}
         return Interactions.from_frame(frame, target=self.target, **tables)
 
     def features(self, side: str, frame: pd.DataFrame) -> pd.DataFrame | None:

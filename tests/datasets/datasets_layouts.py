@@ -192,6 +192,18 @@ def douban(top):
     return folder
 
 
+def cdrib(top):
+    folder = top / "cdrib"
+    rows = {
+        "game_video": ("4\t0\n4\t1\n0\t1\n1\t0\n2\t3\n", "3\t0\n", "3\t1\n"),
+        "video_game": ("4\t0\n5\t2\n0\t2\n3\t0\n3\t2\n", "2\t0\n", "2\t2\n2\t1\n"),
+    }
+    for name, texts in rows.items():
+        for split, text in zip(("train", "valid", "test"), texts, strict=True):
+            write(folder / name / f"{split}.txt", text)
+    return folder
+
+
 CIAO = "user,item,category,rating,helpfulness,unix_time\n"
 
 

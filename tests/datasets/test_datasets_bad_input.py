@@ -21,6 +21,7 @@ LINES = {  # reader, how to write its files, the file of ratings
     "netflix, a file a film": (datasets.netflix, layouts.netflix_movies, "training_set/mv_0000010.txt"),
     "yelp": (datasets.yelp, layouts.yelp, "yelp_academic_dataset_review.json"),
     "douban": (datasets.douban, layouts.douban, "music_ratings.dat"),
+    "cdrib": (datasets.cdrib, layouts.cdrib, "video_game/train.txt"),
     "ciao": (datasets.ciao, layouts.ciao, "ratings.csv"),
     "ciaodvd": (datasets.ciao, layouts.ciaodvd, "movie-ratings.txt"),
     "massa": (datasets.epinions, layouts.massa, "ratings_data.txt"),

@@ -19,6 +19,7 @@ READERS = {
     "netflix, a file a film": lambda top: (datasets.netflix, layouts.netflix_movies(top)),
     "yelp": lambda top: (datasets.yelp, layouts.yelp(top)),
     "douban": lambda top: (datasets.douban, layouts.douban(top)),
+    "cdrib": lambda top: (datasets.cdrib, layouts.cdrib(top)),
     "ciao": lambda top: (datasets.ciao, layouts.ciao(top)),
     "ciaodvd": lambda top: (datasets.ciao, layouts.ciaodvd(top)),
     "epinions": lambda top: (datasets.epinions, layouts.tang(top)),
@@ -355,3 +356,46 @@ def test_recbole_lines_whose_errors_cancel(tmp_path):
     data = datasets.recbole(file)
     assert data.ratings["user"].tolist() == ["a", "b"]
     assert data.problems == {f"malformed lines, dropped (first: {file}, line 4)": 2}
+
+
+def test_cdrib_tells_apart_who_is_not_shared_and_keeps_the_splits(tmp_path):
+    folder = layouts.cdrib(tmp_path)
+    data = datasets.cdrib(folder, strict=True)
+    frame = data.ratings
+    assert data.name == "game_video"
+    assert frame["split"].tolist() == ["train"] * 5 + ["valid", "test"] + ["train"] * 5 + ["valid", "test", "test"]
+    assert frame["user"].tolist()[:5] == ["game:4", "game:4", "0", "1", "2"]
+    assert frame["user"].tolist()[7:12] == ["video:4", "video:5", "0", "3", "3"]
+    train, valid, test = datasets.by_split(data, "video", "game", value=None)
+    assert (train.sources, train.target, len(train), len(valid), len(test)) == (("video",), "game", 10, 1, 1)
+    assert test.to_frame().to_dict("list") == {"user": ["3"], "item": [1], "domain": ["game"]}
+    assert train.users == test.users
+    other = datasets.by_split(
+        datasets.cdrib(folder, "video_game"), "game", "video", value=None, splits=("train", "test")
+    )
+    assert [len(part) for part in other] == [10, 2]
+
+
+def test_cdrib_needs_both_folders_of_a_pair_and_one_pair(tmp_path):
+    folder = layouts.cdrib(tmp_path)
+    with pytest.raises(DataError, match=r"no folder 'game_vide' .*did you mean 'game_video'"):
+        datasets.cdrib(folder, "game_vide")
+    with pytest.raises(DataError, match=r"looked for train\.txt"):
+        datasets.cdrib(folder / "game_video")
+    for name in ("cloth_sport", "sport_cloth"):
+        shutil.copytree(folder / "game_video", folder / name)
+    with pytest.raises(DataError, match="several pairs"):
+        datasets.cdrib(folder)
+    shutil.rmtree(folder / "sport_cloth")
+    with pytest.raises(DataError, match="a pair needs both"):
+        datasets.cdrib(folder, "cloth_sport")
+
+
+def test_by_split_names_what_is_not_there(tmp_path):
+    data = datasets.cdrib(layouts.cdrib(tmp_path))
+    with pytest.raises(DataError, match="domain 'vide'"):
+        datasets.by_split(data, "vide", "game")
+    with pytest.raises(DataError, match="split 'dev'"):
+        datasets.by_split(data, "video", "game", splits=("train", "dev"))
+    with pytest.raises(DataError, match="no column 'split'"):
+        datasets.by_split(datasets.douban(layouts.douban(tmp_path)), "book", "music")

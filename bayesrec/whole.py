@@ -1,0 +1,94 @@
+"""Gaussian rows where cells without a rating count as well, at the cost of the ratings: through Gram matrices. Internal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import solve_triangular
+
+from bayesrec import conjugate, kernels
+from bayesrec.errors import SamplingError, UnsupportedMethodError
+
+__all__ = ["Everywhere", "add", "draw_rows", "grams"]
+
+
+@dataclass(frozen=True)
+class Everywhere:
+    """What all cells of a domain say of a vector that has cells there, as if none of them had a rating.
+
+    Attributes
+    ----------
+    precision, linear : ndarray, (domain, R, R) and (domain, R)
+        Natural parameters.
+    alike : bool
+        Whether cells with and without a rating have one weight: then ratings add to the linear terms alone, and all rows of a
+        group share one precision.
+    """
+
+    precision: np.ndarray
+    linear: np.ndarray
+    alike: bool
+
+
+def grams(vectors: np.ndarray, members: list[np.ndarray], precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Natural parameters (domain, R, R) and (domain, R) of a zero with this precision (domain,) at each member of each domain."""
+    size = vectors.shape[1]
+    gram, linear = np.zeros((len(members), size, size)), np.zeros((len(members), size))
+    for d, rows in enumerate(members):
+        design = vectors[rows]
+        bias = design[:, 0].copy()
+        design[:, 0] = 1.0
+        gram[d] = precision[d] * (design.T @ design)
+        linear[d] = -precision[d] * (bias @ design)
+    return gram, linear
+
+
+def add(rest: Everywhere | None, seen: np.ndarray, gram: np.ndarray, linear: np.ndarray) -> None:
+    """Add to natural parameters (row, domain, ...) where a row is ``seen`` (row, domain)."""
+    if rest is not None:
+        for d in range(len(rest.precision)):
+            gram[seen[:, d], d] += rest.precision[d]
+            linear[seen[:, d], d] += rest.linear[d]
+
+
+def draw_rows(
+    indptr, index, value, weight, other, group, mean, precision, rng, block, workers, rest: Everywhere, seen: np.ndarray
+):  # fmt: skip
+    """As :func:`bayesrec.conjugate.draw_rows`, with all cells of the domains in which a row is ``seen`` (row, domain)."""
+    if workers.device is not None:
+        raise UnsupportedMethodError("cells without a row are counted on the CPU; fit with device='cpu'.")
+    n_domains = seen.shape[1]
+    pattern = seen @ (1 << np.arange(n_domains))
+    code, group = np.unique(np.asarray(group) * (1 << n_domains) + pattern, return_inverse=True)
+    base, on = code >> n_domains, (code[:, None] >> np.arange(n_domains)) & 1
+    linear = np.einsum("gij,gj->gi", precision, mean)[base] + on @ rest.linear
+    total = precision[base] + np.einsum("gd,dij->gij", on, rest.precision)
+    if not rest.alike:
+        mean = np.linalg.solve(total, linear[..., None])[..., 0]
+        return conjugate.draw_rows(indptr, index, value, weight, other, group, mean, total, rng, block, workers)
+    normals = np.empty((len(group), other.shape[1]))
+    key = conjugate.key_of(rng)
+    workers.share(lambda first, last: kernels.normals(key, normals, first, last) or 0, indptr, conjugate.ROW)
+    design = other.copy()
+    design[:, 0] = 1.0
+    told = sparse.csr_matrix((value * weight, index, indptr), shape=(len(group), len(other))) @ design
+    out = np.empty_like(told)
+    for g in range(len(code)):
+        mine = np.flatnonzero(group == g)
+        try:
+            upper = np.linalg.cholesky(_bias_last(total[g])).T
+        except np.linalg.LinAlgError:
+            raise SamplingError(
+                f"{len(mine)} rows of block {block!r} had a precision matrix that is not positive definite."
+            ) from None
+        right = np.roll(told[mine] + linear[g], -1, axis=1).T
+        half = solve_triangular(upper, right, trans=1) + np.roll(normals[mine], -1, axis=1).T
+        out[mine] = np.roll(solve_triangular(upper, half).T, 1, axis=1)
+    return out
+
+
+def _bias_last(a: np.ndarray) -> np.ndarray:
+    """A matrix with its first row and column at the end, the order in which the compiled rows are drawn."""
+    return np.roll(a, (-1, -1), axis=(0, 1))
