@@ -39,6 +39,13 @@ class Replay:
         have earned in excess of what the rule has earned so far.
     left_out : int
         Users whose log was too short.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"user": [1, 1, 2, 2], "rule": "ucb", "step": [1, 2, 1, 2], "item": [3, 4, 4, 5],
+    ...                      "reward": [5.0, 4.0, 3.0, 5.0], "regret": [0.0, 0.0, 2.0, 1.0]})
+    >>> Replay(rows).curves()["regret"].tolist()
+    [1.0, 0.5]
     """
 
     rows: pd.DataFrame = field(repr=False)

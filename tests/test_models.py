@@ -9,19 +9,26 @@ import bayesrec as br
 from bayesrec.testing import ModelConformance
 
 
+GAUSSIAN = ModelConformance.likelihoods
+OTHERS = (br.Ordinal(), br.Bernoulli(), br.Poisson(), br.StudentT())
+
+
 class TestPMF(ModelConformance):
     model = br.models.PMF(rank=2)
     uses_source = False
+    likelihoods = (*GAUSSIAN, *OTHERS)
 
 
 class TestCollectiveMF(ModelConformance):
     model = br.models.CollectiveMF(rank=2)
     uses_source = True
+    slow = OTHERS
 
 
 class TestTransferMF(ModelConformance):
     model = br.models.TransferMF(rank=2)
     uses_source = True
+    likelihoods = (*GAUSSIAN, *OTHERS)
 
 
 class TestTransferMFWithoutGate(ModelConformance):

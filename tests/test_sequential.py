@@ -207,7 +207,9 @@ def test_prior_families_are_read_and_refused():
             br.models.TransferMF(**options)
 
 
-@pytest.mark.parametrize("family", ["ard", "horseshoe", "commensurate"])
+@pytest.mark.parametrize(
+    "family", ["ard", "horseshoe", "commensurate", "commensurate_spike_slab", "commensurate_horseshoe"]
+)
 def test_every_family_borrows_where_the_source_is_good(family, data):
     train, test = br.split.cold_users(data, fraction=0.3, seed=0)
     model = br.models.TransferMF(rank=RANK, prior_family=family)

@@ -116,27 +116,27 @@ def test_remembered_sees_a_new_array():
     assert len(calls) == 3
 
 
-ADAPTIVE = br.Gibbs(draws=40, warmup=40, chains=2, target_ess=60.0, max_draws=5000)
+ADAPTIVE = br.Gibbs(draws=10, warmup=40, chains=2, target_ess=30.0, max_draws=5000)  # 20 draws have an ESS of 26 at most
 
 
 def test_a_fit_goes_on_until_there_are_enough_effective_draws(data, monkeypatch):
-    monkeypatch.setattr(gibbs, "RHAT", 1.05)  # 1.01 takes longer than a test may
+    monkeypatch.setattr(gibbs, "RHAT", 1.2)  # 1.01 takes longer than a test may
     model = br.models.PMF(rank=1, likelihood=br.Gaussian(user_noise=False))
     posterior = br.fit(model, data, ADAPTIVE, progress=False)
     n = posterior.n_draws
-    assert n > 40
-    sizes = {min(40 * 2**k, ADAPTIVE.max_draws) for k in range(20)}
+    assert n > 10
+    sizes = {min(10 * 2**k, ADAPTIVE.max_draws) for k in range(20)}
     assert n in sizes
     found = posterior.diagnostics()
-    assert found["ess_bulk"].min() >= 60
-    assert found["rhat"].max() <= 1.05
+    assert found["ess_bulk"].min() >= 30
+    assert found["rhat"].max() <= 1.2
     # the size before was not enough, and the draws are those of a fit of that length
     plain = br.fit(model, data, br.Gibbs(draws=n, warmup=40, chains=2), progress=False)
     assert np.array_equal(plain.draws["noise"], posterior.draws["noise"])
     before = max(m for m in sizes if m < n)
     half = br.fit(model, data, br.Gibbs(draws=before, warmup=40, chains=2), progress=False)
-    assert not gibbs.enough(half, 60.0)
-    assert gibbs.enough(posterior, 60.0)
+    assert not gibbs.enough(half, 30.0)
+    assert gibbs.enough(posterior, 30.0)
     assert not gibbs.enough(posterior, 1e6)
 
 

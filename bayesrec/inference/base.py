@@ -146,6 +146,7 @@ def fit(
     seed = checked_seed(seed)
     _check_device(device)
     view = _view(model, data)
+    model = model.bound(view, data)
     model.check(view)
     more: dict[str, Any] = (
         {} if device == "cpu" and watch is None else {"device": device, "watch": _watched_rows(view, watch)}
@@ -178,6 +179,7 @@ def _view(model: Model, data: Interactions) -> Interactions:
 def fit_unchecked(model: Model, data: Interactions, method: Method, seed: int, progress: bool = False) -> Posterior:
     """Fit without asking whether the model has a source: the other arm of a negative-transfer gap."""
     view = _view(model, data)
+    model = model.bound(view, data)
     return method.run(model, view, Schema.of(view, model.likelihood), seed, progress)
 
 
@@ -218,6 +220,7 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
         raise DataError(f"draws must be at least 1, not {draws!r}; give a whole number")
     seed = checked_seed(seed)
     view = _view(model, data)
+    model = model.bound(view, data)
     model.check(view)
     schema = Schema.of(view, model.likelihood)
     rows = view.mask(view.is_target)

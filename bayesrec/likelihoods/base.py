@@ -92,15 +92,25 @@ class Likelihood(ABC):
 
     svi: ClassVar[bool] = False
     """Whether SVI can fit it: the response is the rating itself."""
-    whole: ClassVar[bool] = False
-    """Whether cells without a rating count; see ``everywhere``."""
-    fixed: ClassVar[tuple[str, ...]] = ()
-    """Sites that are known from the data."""
 
     @property
     @abstractmethod
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of each site."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether cells without a rating count; see ``everywhere``."""
+        return False
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Sites that are known from the data."""
+        return ()
+
+    def of(self, domain: int) -> Likelihood:
+        """The likelihood of a domain (code)."""
+        return self
 
     @abstractmethod
     def check(self, value: np.ndarray, domain: Any) -> None:

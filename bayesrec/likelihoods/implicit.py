@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyro
@@ -60,8 +60,6 @@ class Implicit(Likelihood):
     popularity_exponent: float = 0.4
     unobserved: float = 1.0
     confidence: bool = False
-    whole: ClassVar[bool] = True
-    fixed: ClassVar[tuple[str, ...]] = ("click", "popularity")
 
     def __post_init__(self) -> None:
         for name, least in (("popularity_exponent", 0.0), ("unobserved", 1e-6)):
@@ -77,6 +75,16 @@ class Implicit(Likelihood):
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of each site; ``click`` and ``popularity`` are known from the data."""
         return {"noise": ("domain",), "click": ("domain",), "popularity": ("item",)}
+
+    @property
+    def whole(self) -> bool:
+        """Cells without a row count."""
+        return True
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Sites that are known from the data."""
+        return "click", "popularity"
 
     def check(self, value: np.ndarray, domain: Any) -> None:
         """Refuse a domain without rows, rows that say that nothing was taken, and weights below 1."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
 from bayesrec.data.features import described, matrices
 from bayesrec.errors import DataError
-from bayesrec.likelihoods import Fitted, Gaussian, Latents, Likelihood, Units
+from bayesrec.likelihoods import ByDomain, Fitted, Gaussian, Latents, Likelihood, Units
 
 __all__ = ["Batch", "Informants", "Model", "Population", "Schema"]
 
@@ -175,8 +176,8 @@ class Model(ABC):
     ----------
     rank : int
         Number of factors.
-    likelihood : Likelihood
-        ``Gaussian()`` unless given.
+    likelihood : Likelihood or dict
+        ``Gaussian()`` unless given; ``{domain: likelihood}`` gives each domain its own.
     features : bool
         Whether the prior means of users and items depend on ``user_features`` and ``item_features`` of the data.
     """
@@ -189,6 +190,8 @@ class Model(ABC):
         if isinstance(self.rank, bool) or not isinstance(self.rank, (int, np.integer)) or self.rank < 1:
             raise DataError(f"rank must be a whole number of at least 1, not {self.rank!r}")
         object.__setattr__(self, "rank", int(self.rank))  # a NumPy integer is no JSON
+        if isinstance(self.likelihood, Mapping):
+            object.__setattr__(self, "likelihood", ByDomain(tuple(self.likelihood.items())))
         if not isinstance(self.likelihood, Likelihood):
             raise DataError(f"likelihood must be a likelihood such as Gaussian(), not {self.likelihood!r}")
         if not isinstance(self.features, bool):
@@ -207,6 +210,12 @@ class Model(ABC):
     def view(self, data: Interactions) -> Interactions:
         """Return the part of the data that the model looks at."""
         return self.with_features(data)
+
+    def bound(self, view: Interactions, data: Interactions) -> Model:
+        """The model with a likelihood per domain in the order of the domains of ``view``, its part of ``data``."""
+        if not isinstance(self.likelihood, ByDomain):
+            return self
+        return replace(self, likelihood=self.likelihood.bound(view.domains, data.domains))
 
     def with_features(self, data: Interactions) -> Interactions:
         """Return the data with features as numbers and all whom they describe, if the model uses features."""

@@ -182,7 +182,9 @@ def blocks(model: Any, table: Table) -> list[Block]:
         common = _common_scale(dof, dof * (scale**-2.0).sum(0), n_domains, priors.item_scale(rank), rng)
         return {"item_mean": means, "item_tie": tie, "item_scale": scale, "common_item_scale": common}
 
-    items, _ = priors.item_blocks(table, rank, likelihood, stacked, model.rater_index(table), raters_of=priors.stacked(table))
+    items, _ = priors.item_blocks(
+        table, rank, likelihood, stacked, model.rater_index(table), raters_of=priors.stacked(table)
+    )
     noise = likelihood.blocks(table, model.fitted(table))
     ties = ("user_tie", "common_user_scale", "user_mean", "user_cov", "source_mean", "source_cov")
     # Populations before members: a kept draw's users and items without rows belong to its populations.

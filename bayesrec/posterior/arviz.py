@@ -41,10 +41,15 @@ def coordinates(posterior: Posterior) -> dict[str, Any]:
     } | _thresholds(posterior)
 
 
-def _thresholds(posterior: Posterior) -> dict[str, list[str]]:
-    """Cut points by the levels of the target that they part."""
-    levels = posterior.schema.units[-1].levels
-    return {} if levels is None else {"threshold": [f"{a:g}|{b:g}" for a, b in pairwise(levels)]}
+def _thresholds(posterior: Posterior) -> dict[str, Any]:
+    """Cut points by the levels that they part, of the target unless each domain has its own."""
+    schema = posterior.schema
+    cuts = [
+        None if one.levels is None else [f"{a:g}|{b:g}" for a, b in pairwise(one.levels)] for one in schema.units
+    ]
+    named = {f"threshold_{domain}": labels for domain, labels in zip(schema.domains, cuts, strict=True)}
+    named |= {f"domain_{domain}": [str(domain)] for domain in schema.domains}
+    return {axis: labels for axis, labels in (named | {"threshold": cuts[-1]}).items() if labels is not None}
 
 
 def called(posterior: Posterior, axis: str) -> str:

@@ -139,7 +139,7 @@ class ExpectedRatings:
         posterior.require_draws("ranking")
         self.posterior, self.items = posterior, items
         self.swapped = posterior.data.columns.swapped
-        self.linear = type(posterior.model.likelihood).expected is Gaussian.expected
+        self.linear = type(posterior.model.likelihood.of(-1)).expected is Gaussian.expected
         self.n_draws, size = posterior.n_chains * posterior.n_draws, posterior.model.rank + 1
         self.width = -(-len(items) // (LANES * WIDE)) * LANES * WIDE
         self.turned = None

@@ -163,7 +163,7 @@ def together(
     n, units = len(item), schema.units
     rows = compact(model, draws, schema, np.full(n, -1), item, np.full(n, domain))
     spread = _spread(model, rows, of_users=False)
-    if not isinstance(model.likelihood, Gaussian):
+    if not isinstance(model.likelihood.of(domain), Gaussian):
         return _averaged(model, rows, spread, units, domain, value)
     mean, apart, noise = model.likelihood.components(
         model.score(rows.latents, rows.batch), spread, rows.latents, rows.batch

@@ -53,11 +53,15 @@ def pack(value: Any, folder: Path) -> Any:
         kind = type(value)
         name = kind.__name__ if kind.__module__.startswith("bayesrec.") else f"{kind.__module__}.{kind.__qualname__}"
         return {"class": name, "fields": {f.name: pack(getattr(value, f.name), folder) for f in fields(value)}}
+    if isinstance(value, (tuple, list)):
+        return [pack(one, folder) for one in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
 def unpack(value: Any, known: Mapping[str, type], folder: Path) -> Any:
     """Build what :func:`pack` wrote; a LoadError for a class that is not registered."""
+    if isinstance(value, list):
+        return [unpack(one, known, folder) for one in value]
     if not isinstance(value, dict):
         return value
     if value.get("class") == "SourcePrior":

@@ -14,14 +14,16 @@ import numpy as np
 import pandas as pd
 import pyro
 import torch
+from scipy.stats import norm
 
 from bayesrec.data import Interactions, synthetic
-from bayesrec.errors import BayesrecWarning
+from bayesrec.errors import BayesrecWarning, DataError
 from bayesrec.inference import Gibbs, Method, fit
+from bayesrec.likelihoods import Likelihood, Ordinal, Poisson
 from bayesrec.models.base import Batch, Model
 from bayesrec.posterior import Posterior
 
-__all__ = ["Case", "example_frame", "global_state_untouched", "quiet"]
+__all__ = ["Case", "example_frame", "global_state_untouched", "quiet", "suited"]
 
 UNKNOWN = 10**6  # an id that no example table holds
 
@@ -48,6 +50,44 @@ def example_frame(seed: int = 0) -> pd.DataFrame:
     )
     noise = np.random.default_rng([seed, 1]).standard_normal(len(frame))
     return frame.assign(value=frame["value"] + noise * (frame["user"] % 3 == 0)).rename(columns={"value": "rating"})
+
+
+def suited(frame: pd.DataFrame, likelihood: Likelihood) -> pd.DataFrame:
+    """Return a table with ratings that a likelihood can have produced: real ones become levels, clicks or counts. Provisional.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        With the columns domain and rating.
+    likelihood : Likelihood
+        A table that it accepts stays as it is.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Examples
+    --------
+    >>> from bayesrec.likelihoods import Bernoulli
+    >>> suited(example_frame(), Bernoulli())["rating"].unique().tolist()
+    [1.0, 0.0]
+    """
+    try:
+        with quiet():
+            for name, part in frame.groupby("domain"):
+                likelihood.check(part["rating"].to_numpy(), name)
+        return frame
+    except DataError:
+        pass
+    grade = frame.groupby("domain")["rating"].rank(pct=True)
+    if isinstance(likelihood, Ordinal):
+        levels = np.array(likelihood.levels or (1.0, 2.0, 3.0, 4.5))
+        rating = levels[np.ceil(grade * len(levels)).astype(int) - 1]
+    elif isinstance(likelihood, Poisson):
+        rating = np.floor(np.exp(1.2 + norm.ppf(grade - 0.5 / len(frame)) * 0.7))
+    else:
+        rating = frame["rating"]
+    return frame.assign(rating=rating)
 
 
 @dataclass

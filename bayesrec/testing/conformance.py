@@ -13,7 +13,7 @@ from bayesrec.inference import NUTS, SVI, Gibbs, Method
 from bayesrec.likelihoods import Gaussian, Likelihood
 from bayesrec.models.base import Model
 from bayesrec.testing import agreement, draws, prediction
-from bayesrec.testing.case import Case, example_frame
+from bayesrec.testing.case import Case, example_frame, suited
 
 __all__ = ["ModelConformance"]
 
@@ -63,7 +63,10 @@ class ModelConformance:
     uses_source : bool
         Whether source rows may change what the model says of the target.
     likelihoods : tuple of Likelihood
-        Likelihoods to give the model, besides its own.
+        Likelihoods to give the model, besides its own. Where one cannot have produced the ratings of ``frame()`` they are
+        turned into levels, clicks or counts, :func:`bayesrec.testing.suited`. SVI has to refuse those that it cannot fit.
+    slow : tuple of Likelihood
+        More of them, whose cells carry the marker ``slow``.
     methods : tuple of Method
         How to fit it; short, and Gibbs first. Agreement uses longer fits of its own.
     refuses : tuple of type
@@ -87,6 +90,7 @@ class ModelConformance:
     model: ClassVar[Model]
     uses_source: ClassVar[bool]
     likelihoods: ClassVar[tuple[Likelihood, ...]] = (Gaussian(), Gaussian(user_noise=False))
+    slow: ClassVar[tuple[Likelihood, ...]] = ()
     methods: ClassVar[tuple[Method, ...]] = (
         Gibbs(draws=40, warmup=20, chains=2),
         SVI(steps=5, draws=15, chains=2),
@@ -99,7 +103,7 @@ class ModelConformance:
         for name in ("test_agrees_with_gibbs", "test_refuses_at_once"):
             if name not in vars(cls):  # pytest would report a test without cells as skipped
                 test = vars(ModelConformance)[name]
-                setattr(cls, name, test if cls._columns(test.columns) else None)
+                setattr(cls, name, test if any(cls._columns(test.columns, one) for one in cls._rows()) else None)
 
     @classmethod
     def frame(cls) -> pd.DataFrame:
@@ -112,19 +116,25 @@ class ModelConformance:
             return
         metafunc.config.addinivalue_line("markers", "slow: fits of minutes")
         cells = []
-        for likelihood in dict.fromkeys((*self.likelihoods, self.model.likelihood)):
-            for method in self._columns(getattr(metafunc.function, "columns", "all")):
-                marks = [pytest.mark.slow] if isinstance(method, NUTS) else []
+        for likelihood in self._rows():
+            for method in self._columns(getattr(metafunc.function, "columns", "all"), likelihood):
+                marks = [pytest.mark.slow] if isinstance(method, NUTS) or likelihood in self.slow else []
                 name = f"{_label(likelihood)}-{type(method).__name__}"
                 cells.append(pytest.param((likelihood, method), id=name, marks=marks))
         metafunc.parametrize("case", cells, indirect=True, scope="class")
 
     @classmethod
-    def _columns(cls, which: str) -> list[Method]:
+    def _rows(cls) -> list[Likelihood]:
+        """Likelihoods that the model gets."""
+        return list(dict.fromkeys((*cls.likelihoods, cls.model.likelihood, *cls.slow)))
+
+    @classmethod
+    def _columns(cls, which: str, likelihood: Likelihood) -> list[Method]:
         """Methods that a test runs with."""
+        refuses = cls.refuses if likelihood.svi else (*cls.refuses, SVI)
         if which == "refused":
-            return [method for method in cls.methods if isinstance(method, cls.refuses)]
-        accepted = [method for method in cls.methods if not isinstance(method, cls.refuses)]
+            return [method for method in cls.methods if isinstance(method, refuses)]
+        accepted = [method for method in cls.methods if not isinstance(method, refuses)]
         if which == "others":
             return [method for method in accepted if not isinstance(method, Gibbs)]
         return accepted[:1] if which == "first" else accepted
@@ -135,7 +145,7 @@ class ModelConformance:
         """Return the model with the likelihood and the method of a cell, the table and one fit."""
         likelihood, method = request.param
         model = dataclasses.replace(cls.model, likelihood=likelihood)
-        return Case(model, cls.uses_source, cls.frame(), method=method)
+        return Case(model, cls.uses_source, suited(cls.frame(), likelihood), method=method)
 
     def test_draws_match_dims(self, case: Case) -> None:
         """See :func:`bayesrec.testing.draws.draws_match_dims`."""

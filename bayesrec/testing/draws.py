@@ -54,7 +54,7 @@ def draws_match_dims(case: Case) -> None:
 
 def prior_samples_dims(case: Case) -> None:
     """``prior`` samples the sites of ``dims``, no other, with the announced shapes, and returns them."""
-    schema = Schema.of(case.model.view(case.data))
+    schema = Schema.of(case.model.view(case.data), case.model.likelihood)
     with torch.random.fork_rng(devices=[]), pyro.poutine.block(), pyro.poutine.trace() as traced:
         latents = case.model.prior(schema)
     sites = {name: node for name, node in traced.trace.nodes.items() if node["type"] == "sample"}

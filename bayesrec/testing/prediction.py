@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from bayesrec.inference import sample_prior
+from bayesrec.likelihoods import Units
 from bayesrec.models.base import Batch, Schema
 from bayesrec.posterior.arviz import coordinates
 from bayesrec.testing.case import UNKNOWN, Case, quiet
@@ -95,6 +97,7 @@ def _newcomers(case: Case, new: set[str], row: int, domain: int) -> tuple[np.nda
         here = np.flatnonzero(schema.item_domain.numpy() == domain)
         x, codes = _resampled(schema.item_x, here), torch.full((NEW,), domain)
         schema = dataclasses.replace(schema, n_items=NEW, item_domain=codes, item_x=x)
+    units = schema.units[domain]
     value = torch.tensor(posterior.schema.standardise(data.value[[row]], data.domain[[row]]))
     kept = {name: x for name, x in posterior.latents().items() if not new & set(model.dims[name])}
     parts = []
@@ -104,9 +107,18 @@ def _newcomers(case: Case, new: set[str], row: int, domain: int) -> tuple[np.nda
             with pyro.poutine.condition(data={name: x[s] for name, x in kept.items()}):
                 latents = model.prior(schema)
             law = model.likelihood.distribution(model.score(latents, batch), latents, batch)
-            parts.append(torch.stack([law.mean, law.variance, law.log_prob(value)]).double().numpy())
+            parts.append(torch.stack([*_moments(law, units), law.log_prob(value) - np.log(units.scale)]).double().numpy())
     mean, variance, density = np.stack(parts, axis=1)
     return mean, variance, density
+
+
+def _moments(law: Any, units: Units) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of ratings, in their units, whose distribution is that of levels' numbers or of values."""
+    if units.levels is None:
+        return law.mean * units.scale + units.center, law.variance * units.scale**2
+    levels, share = torch.from_numpy(np.asarray(units.levels)), law.probs.double()
+    mean = share @ levels
+    return mean, share @ levels**2 - mean**2
 
 
 def _resampled(x: np.ndarray | None, members: np.ndarray) -> np.ndarray | None:
@@ -121,19 +133,18 @@ def _check_newcomer(case: Case, *new: str) -> None:
         rows = np.flatnonzero(data.domain == domain)
         row = int(rows[len(rows) // 2])
         mean, variance, density = _newcomers(case, set(new), row, domain)
-        center, scale = posterior.schema.center[domain], posterior.schema.scale[domain]
         ids = {"user": data.users.decode([data.user[row]])[0], "item": data.items.decode([data.item[row]])[0]}
         ids |= dict.fromkeys(new, UNKNOWN)
         frame = pd.DataFrame([ids | {"domain": name, "rating": data.value[row]}])
         answer = posterior.predict(frame).iloc[0]
-        sd = np.sqrt(variance.mean() + mean.var()) * scale
-        error = np.sqrt(mean.var(1).mean() / mean.size) * scale  # of the simulation, given the draws
+        sd, unit = np.sqrt(variance.mean() + mean.var()), data.value[rows].std()
+        error = np.sqrt(mean.var(1).mean() / mean.size)  # of the simulation, given the draws
         found = f"{who} in {name!r}: mean {answer['mean']:.4f}, sd {answer['sd']:.4f}"
-        want = f"simulation from the prior: mean {mean.mean() * scale + center:.4f} +- {error:.4f}, sd {sd:.4f}"
-        assert abs(answer["mean"] - mean.mean() * scale - center) < 5.0 * error + 1e-3 * scale, f"{found}; {want}"
+        want = f"simulation from the prior: mean {mean.mean():.4f} +- {error:.4f}, sd {sd:.4f}"
+        assert abs(answer["mean"] - mean.mean()) < 5.0 * error + 1e-3 * unit, f"{found}; {want}"
         assert abs(answer["sd"] / sd - 1.0) < SLACK, f"{found}; {want}"
         score = posterior.log_score(frame)[0]
-        expected = logsumexp(density) - np.log(density.size) - np.log(scale)
+        expected = logsumexp(density) - np.log(density.size)
         # with both unknown the score is a sum of products: the package matches its moments
         slack = SLACK if len(new) == 1 else 0.1
         assert abs(score - expected) < slack, f"{who}: log score {score:.4f}; simulation {expected:.4f}"
@@ -206,7 +217,7 @@ def datatree(case: Case) -> None:
 def prior_predictive_scale(case: Case) -> None:
     """Check that a typical draw from the prior spreads the expected ratings by .2 to 2 sds of the ratings."""
     tree = sample_prior(case.model, case.data, draws=100)
-    schema = Schema.of(case.model.view(case.data))
+    schema = Schema.of(case.model.view(case.data), case.model.likelihood)
     latents = {name: torch.from_numpy(tree["prior"][name].values[0]) for name in case.model.dims}
     spread = case.model.score(latents, case.rows)[:, case.rows.domain == schema.n_domains - 1].std(-1).median()
     assert 0.2 < float(spread) < 2.0, f"the prior's typical sd of eta is {float(spread):.2f} sd of the ratings"

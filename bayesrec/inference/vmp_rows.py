@@ -1,0 +1,184 @@
+"""Compiled sums over ratings and solutions of rows for variational message passing. Internal.
+
+A vector ``x = (c, q)`` of one side, bias first, is known by its *moments*: the upper triangle, row by row, of ``E[z z']`` with
+``z = (1, c, q)``, so that its first numbers are ``E[z]``. The squared error of a rating between ``x`` and a vector ``(b, p)`` of
+the other side is ``(y - z . g)^2`` with ``g = (b, 1, p)``: what the ratings of a row say comes down to sums of moments, of
+``y E[z]`` and of ``y^2``, in rows of ``room(size)`` numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayesrec.jit import compiled
+
+__all__ = ["accumulate", "expected_errors", "gram_of", "moments_of", "room", "second_moments", "solve_rows"]
+
+LINE = 8  # numbers: rows begin at multiples of it
+
+
+@compiled
+def _packed(size):
+    """Numbers of an upper triangle of ``z``, whose vector has ``size`` components."""
+    return (size + 1) * (size + 2) // 2
+
+
+@compiled
+def room(size):
+    """Numbers of a row of moments and of a row of sums: the triangle up to a multiple of LINE, then ``y E[z]`` and ``y^2``."""
+    width = (_packed(size) + LINE - 1) // LINE * LINE
+    return width, width + size + 2
+
+
+@compiled
+def _place(i, j, size):
+    """Where entry (i, j), i <= j, of ``z z'`` stands."""
+    return i * (size + 1) - i * (i - 1) // 2 + j - i
+
+
+@compiled
+def accumulate(indptr, index, value, weight, moments, size, out, first, last):
+    """Sums (row, room) of rows first..last; ``weight`` multiplies each rating, and has no entry where all are one."""
+    width, _ = room(size)
+    for r in range(first, last):
+        row = out[r]
+        row[:] = 0.0
+        for t in range(indptr[r], indptr[r + 1]):
+            w = weight[t] if len(weight) > 0 else 1.0
+            other, y = moments[index[t]], value[t]
+            for k in range(width):
+                row[k] += w * other[k]
+            for k in range(size + 1):
+                row[width + k] += w * y * other[k]
+            row[width + size + 1] += w * y * y
+
+
+@compiled
+def _add_row(row, w, size, precision, linear):
+    """Add the precision (upper triangle) and linear term of a vector that a row of sums comes down to, times ``w``."""
+    width, _ = room(size)
+    for i in range(size):
+        a = i + (i > 0)  # bias meets z_0 = 1, factor k meets z_{k + 1}; z_1 is the bias of the other side
+        if i == 0:
+            cross = row[_place(0, 1, size)]
+        else:
+            cross = row[_place(1, a, size)]
+        linear[i] += w * (row[width + a] - cross)
+        for j in range(i, size):
+            precision[i, j] += w * row[_place(a, j + (j > 0), size)]
+
+
+@compiled
+def gram_of(sums, size, precision, linear):
+    """Precisions (row, R, R) and linear terms (row, R) of rows of sums."""
+    precision[:] = 0.0
+    linear[:] = 0.0
+    for r in range(len(sums)):
+        _add_row(sums[r], 1.0, size, precision[r], linear[r])
+        for i in range(size):
+            for j in range(i):
+                precision[r, i, j] = precision[r, j, i]
+
+
+@compiled
+def _write(mean, cov, out):
+    """Moments of a vector with this mean and covariance (upper triangle)."""
+    size = len(mean)
+    out[0] = 1.0
+    for i in range(size):
+        out[i + 1] = mean[i]
+        for j in range(i, size):
+            out[_place(i + 1, j + 1, size)] = cov[i, j] + mean[i] * mean[j]
+
+
+@compiled
+def moments_of(mean, cov, out):
+    """Moments (row, room) of normal rows."""
+    for r in range(len(mean)):
+        _write(mean[r], cov[r], out[r])
+
+
+@compiled
+def solve_rows(sums, per, weight, prior, right, group, active, moments, log_det, first, last):
+    """Normals of rows first..last that are ``active``; returns how many precisions were not positive definite.
+
+    Row ``r`` has the sums ``sums[r * per : (r + 1) * per]``, times ``weight[r]``, and the prior ``prior[group[r]]`` with the
+    linear term ``right[group[r]]``. ``moments`` and ``log_det`` (of the covariance) are written.
+    """
+    size = right.shape[1]
+    a, inverse, cov = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, size))
+    linear, mean = np.empty(size), np.empty(size)
+    bad = 0
+    for r in range(first, last):
+        if not active[r]:
+            continue
+        a[:] = prior[group[r]]
+        linear[:] = right[group[r]]
+        for d in range(per):
+            _add_row(sums[r * per + d], weight[r, d], size, a, linear)
+        # U'U = A in the upper triangle
+        half = 0.0
+        good = True
+        for i in range(size):
+            for k in range(i):
+                for j in range(i, size):
+                    a[i, j] -= a[k, i] * a[k, j]
+            if not a[i, i] > 0.0:
+                good = False
+                break
+            root = np.sqrt(a[i, i])
+            half += np.log(root)
+            for j in range(i, size):
+                a[i, j] /= root
+        if not good:
+            bad += 1
+            continue
+        # V = U^-1, upper; cov = V V'
+        for j in range(size):
+            inverse[j, j] = 1.0 / a[j, j]
+            for i in range(j - 1, -1, -1):
+                total = 0.0
+                for k in range(i + 1, j + 1):
+                    total += a[i, k] * inverse[k, j]
+                inverse[i, j] = -total / a[i, i]
+        for i in range(size):
+            for j in range(i, size):
+                total = 0.0
+                for k in range(j, size):
+                    total += inverse[i, k] * inverse[j, k]
+                cov[i, j] = total
+                cov[j, i] = total
+        for i in range(size):
+            total = 0.0
+            for j in range(size):
+                total += cov[i, j] * linear[j]
+            mean[i] = total
+        _write(mean, cov, moments[r])
+        log_det[r] = -2.0 * half
+    return bad
+
+
+@compiled
+def expected_errors(sums, per, moments, size, out, first, last):
+    """Expected sum of squared errors of the ratings of each row of sums; ``per`` of them belong to one row of moments."""
+    width, _ = room(size)
+    for r in range(first, last):
+        row, own = sums[r], moments[r // per]
+        # g = (b, 1, p) are the entries 1, 0, 2, 3, ... of the row's own z
+        total = row[width + size + 1]
+        for i in range(size + 1):
+            a = 1 - i if i < 2 else i
+            total -= 2.0 * row[width + i] * own[a]
+            for j in range(i, size + 1):
+                b = 1 - j if j < 2 else j
+                both = row[_place(i, j, size)] * own[_place(min(a, b), max(a, b), size)]
+                total += both if i == j else 2.0 * both
+        out[r] = total
+
+
+def second_moments(moments: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means (row, R) and second moments (row, R, R) of vectors."""
+    row, column = np.triu_indices(size)
+    second = np.empty((len(moments), size, size))
+    second[:, row, column] = second[:, column, row] = moments[:, size + 1 : size + 1 + len(row)]
+    return moments[:, 1 : size + 1], second
