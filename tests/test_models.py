@@ -10,13 +10,14 @@ from bayesrec.testing import ModelConformance
 
 
 GAUSSIAN = ModelConformance.likelihoods
-OTHERS = (br.Ordinal(), br.Bernoulli(), br.Poisson(), br.StudentT())
+OTHERS = (br.Ordinal(), br.Bernoulli(), br.Poisson(), br.StudentT())  # in PMF by default, in the rest if slow ones run
 
 
 class TestPMF(ModelConformance):
     model = br.models.PMF(rank=2)
     uses_source = False
-    likelihoods = (*GAUSSIAN, *OTHERS)
+    likelihoods = (*GAUSSIAN, br.Ordinal(), br.Poisson(), br.StudentT())
+    slow = (br.Bernoulli(),)
 
 
 class TestCollectiveMF(ModelConformance):
@@ -28,7 +29,7 @@ class TestCollectiveMF(ModelConformance):
 class TestTransferMF(ModelConformance):
     model = br.models.TransferMF(rank=2)
     uses_source = True
-    likelihoods = (*GAUSSIAN, *OTHERS)
+    slow = OTHERS
 
 
 class TestTransferMFWithoutGate(ModelConformance):
