@@ -263,7 +263,7 @@ def count_quantiles(mean, sd, probability, out):
             want = _normal_of(probability[q])
             low = -1.0  # the distribution function is below the probability there
             high = np.inf  # and is not there
-            k = math.floor(math.exp(min(centre + want * spread, 34.0)))
+            k = float(math.floor(math.exp(min(centre + want * spread, 34.0))))
             while high - low > 1.0 and low < MANY:
                 p = _share(k, mean[r], sd[r])
                 if p < probability[q]:
@@ -272,7 +272,7 @@ def count_quantiles(mean, sd, probability, out):
                     high = k
                 # on a logarithmic scale the count is about normal
                 guess = math.log(k + 0.5) + (want - _normal_of(p)) * spread
-                k = math.floor(math.exp(min(guess, 36.0)) + 0.5)
+                k = float(math.floor(math.exp(min(guess, 36.0)) + 0.5))
                 ahead = 2.0 * low + 2.0 if high == np.inf else high - 1.0
                 if not low < k < high:
                     k = low + 1.0 if k <= low else ahead

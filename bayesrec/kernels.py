@@ -212,16 +212,16 @@ def _meet(t, lin, gram, linear, jitter, after, inverse):
 
 @compiled
 def transfer_rows(
-    indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, given, given_linear, common, common_linear,
-    normals, uniforms, theta, phi, phi_used, gate, log_odds, first, last,
+    indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, given, given_linear, common,
+    common_linear, normals, uniforms, theta, phi, phi_used, gate, log_odds, first, last,
 ):  # fmt: skip
     """Draw (gate, theta, phi) of users first..last jointly; returns failures and rows that needed jitter.
 
     The ratings of user ``u`` in domain ``d`` are ``indptr[u * D + d] .. indptr[u * D + d + 1]``; the target is the
     last domain. ``given`` (source, user, R, R) and ``given_linear`` (source, user, R), or arrays without a source, add to what
-    the source rows say of phi: natural parameters. ``common`` (domain, R, R) and ``common_linear`` (domain, R), or arrays without a
-    domain, add to what the rows of a domain say of every user who has some. ``off[k]`` is the prior probability that source ``k``'s gate is off
-    (``gated`` False: never off).
+    the source rows say of phi: natural parameters. ``common`` (domain, R, R) and ``common_linear`` (domain, R), or arrays
+    without a domain, add to what the rows of a domain say of every user who has some. ``off[k]`` is the prior probability that
+    source ``k``'s gate is off (``gated`` False: never off).
     Given the gates, all phi are integrated out of theta's prior one after another: phi_k has precision ``P + G + W' T W``,
     P its prior's, G its rows' where the gate is on (0 where it is off), T theta's precision so far. The gates are drawn with
     theta and all phi integrated out, then theta with all phi integrated out, then one phi after another, the last first.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayesrec.jit import compiled, reordered
-from bayesrec.tiles import LANES, address, gather, solve_tile, tile_add, tile_subtract
+from bayesrec.tiles import LANES, address, factor_tile, gather, solve_tile, tile_add, tile_subtract
 
 __all__ = ["JITTER", "accumulate", "cholesky_upper", "draw_rows", "multiple", "padded", "room", "solve_upper"]
 
@@ -47,6 +47,22 @@ def room(width):
     return precision, np.empty(width), np.empty(width), np.empty((BLOCK, width)), np.empty((3, BLOCK)), np.empty(LANES)
 
 
+@reordered
+def _weigh(t, m, index, value, weight, bias, scalars):
+    """Fill roots of precisions, linear terms and precisions of ``m`` ratings from ``t``; sums of the last and of the linear terms."""
+    total = 0.0
+    first = 0.0
+    for q in range(m):
+        w = weight[t + q]
+        r = w * (value[t + q] - bias[index[t + q]])
+        scalars[0, q] = np.sqrt(w)
+        scalars[1, q] = r
+        scalars[2, q] = w
+        total += w
+        first += r
+    return total, first
+
+
 @compiled
 def _add(start, stop, index, value, weight, factors, bias, memory):
     """Add ratings start..stop to the memory; returns what they add to the bias's precision and linear term.
@@ -59,14 +75,9 @@ def _add(start, stop, index, value, weight, factors, bias, memory):
     first = 0.0
     for t in range(start, stop, BLOCK):
         m = min(BLOCK, stop - t)
-        for q in range(m):
-            w = weight[t + q]
-            r = w * (value[t + q] - bias[index[t + q]])
-            scalars[0, q] = np.sqrt(w)
-            scalars[1, q] = r
-            scalars[2, q] = w
-            total += w
-            first += r
+        one, two = _weigh(t, m, index, value, weight, bias, scalars)
+        total += one
+        first += two
         for j in range(0, width, LANES):
             gather(
                 address(factors), width, address(index[t:]), m, j, address(scalars[0]), address(scalars[1]),
@@ -105,17 +116,9 @@ def cholesky_upper(a, inverse):
     """
     n, stride = a.shape
     for k in range(0, n, LANES):
-        for r in range(k, k + LANES):
-            if not a[r, r] > 0.0:
-                return False
-            a[r, r] = np.sqrt(a[r, r])
-            inverse[r - k] = 1.0 / a[r, r]
-            for j in range(r + 1, k + LANES):
-                a[r, j] *= inverse[r - k]
-            for s in range(r + 1, k + LANES):
-                for j in range(s, k + LANES):
-                    a[s, j] -= a[r, s] * a[r, j]
         rows = address(a[k])
+        if not factor_tile(rows, stride, k, address(inverse)):
+            return False
         for j in range(k + LANES, stride, LANES):
             solve_tile(rows, stride, k, j, address(inverse))
         for i in range(k + LANES, n, LANES):
@@ -126,18 +129,37 @@ def cholesky_upper(a, inverse):
 
 @reordered
 def solve_upper(upper, x):
-    """Solve Ux = b in place of b."""
-    n = x.shape[0]
-    for i in range(n - 1, -1, -1):
-        row = upper[i]
-        total = 0.0
-        for k in range(i + 1, n):
-            total += row[k] * x[k]
-        x[i] = (x[i] - total) / row[i]
+    """Solve Ux = b in place of b, whose length is a multiple of LANES."""
+    for k in range(x.shape[0] - LANES, -1, -LANES):
+        for r in range(LANES - 1, -1, -1):
+            x[k + r] /= upper[k + r, k + r]
+            for s in range(r):
+                x[k + s] -= upper[k + s, k + r] * x[k + r]
+        for i in range(k):
+            total = 0.0
+            for j in range(LANES):
+                total += upper[i, k + j] * x[k + j]
+            x[i] -= total
 
 
 @compiled
-def _factor(start, stop, index, value, weight, factors, bias, prior, right, jitter, memory):
+def _starts(prior, right, width):
+    """What rows without ratings begin with: precisions (group, width, width + LANES), their borders and linear terms."""
+    n, rank = right.shape[0], right.shape[1] - 1
+    upper, border, linear = np.zeros((n, width, width + LANES)), np.zeros((n, width)), np.zeros((n, width))
+    for g in range(n):
+        for i in range(width):
+            upper[g, i, i] = 1.0
+        for i in range(rank):
+            linear[g, i] = right[g, i + 1]
+            border[g, i] = prior[g, i + 1, 0]
+            for j in range(i, rank):
+                upper[g, i, j] = prior[g, i + 1, j + 1]
+    return upper, border, linear
+
+
+@compiled
+def _factor(start, stop, index, value, weight, factors, bias, prior, right, begin, jitter, memory):
     """Factor the precision of a row, ratings and prior; precision and linear term of the bias given the factors.
 
     The precision of the bias is not above 0 where the row's is not positive definite. The border and the linear term stand
@@ -146,16 +168,11 @@ def _factor(start, stop, index, value, weight, factors, bias, prior, right, jitt
     upper, border, linear, _, _, inverse = memory
     width = factors.shape[1]
     rank = right.shape[0] - 1
-    upper[:, :] = 0.0
-    border[:] = 0.0
-    linear[:] = 0.0
-    for i in range(rank):
-        linear[i] = right[i + 1]
-        border[i] = prior[i + 1, 0]
-        for j in range(i, rank):
-            upper[i, j] = prior[i + 1, j + 1]
-    for i in range(rank, width):
-        upper[i, i] = 1.0
+    for i in range(width):
+        for j in range(width + LANES):
+            upper[i, j] = begin[0][i, j]
+        border[i] = begin[1][i]
+        linear[i] = begin[2][i]
     total, one = _add(start, stop, index, value, weight, factors, bias, memory)
     total += prior[0, 0]
     one += right[0]
@@ -189,17 +206,19 @@ def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior
     width = factors.shape[1]
     rank = out.shape[1] - 1
     memory = room(width)
+    starts = _starts(prior_precision, prior_linear, width)
     upper, border, linear, _, _, _ = memory
     bad = 0
     jittered = 0
     for u in range(first, last):
         prior = prior_precision[group[u]]
         right = prior_linear[group[u]]
+        begin = starts[0][group[u]], starts[1][group[u]], starts[2][group[u]]
         total = 0.0
         one = 0.0
         for k in range(len(JITTER)):
             total, one = _factor(
-                indptr[u], indptr[u + 1], index, value, weight, factors, bias, prior, right, JITTER[k], memory
+                indptr[u], indptr[u + 1], index, value, weight, factors, bias, prior, right, begin, JITTER[k], memory
             )
             if total > 0.0:
                 jittered += k > 0

@@ -68,7 +68,19 @@ class Table:
 
     @classmethod
     def build(
-        cls, user, item, domain, value, *, n_users, n_items, item_domain, n_domains, user_ids=None, user_x=None, item_x=None
+        cls,
+        user,
+        item,
+        domain,
+        value,
+        *,
+        n_users,
+        n_items,
+        item_domain,
+        n_domains,
+        user_ids=None,
+        user_x=None,
+        item_x=None,
     ) -> Table:
         """Sort ratings given as code arrays (rating,) and standardised values (rating,)."""
         if n_domains * n_users > CELLS:

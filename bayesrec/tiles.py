@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-__all__ = ["LANES", "address", "gather", "solve_tile", "tile_add", "tile_subtract"]
+__all__ = ["LANES", "address", "factor_tile", "gather", "solve_tile", "tile_add", "tile_subtract"]
 
 LANES = 8
 F64, I32, I64 = ir.DoubleType(), ir.IntType(32), ir.IntType(64)
@@ -139,6 +139,37 @@ def _gather(typingctx, other, stride, index, count, j, root, response, weight, o
 #: eight columns from j of o = other[index[q]], q < count, count >= 1: out[q] = root[q] o, linear += sum of response[q] o,
 #: total += sum of weight[q] o; other and out have rows of stride numbers
 gather: Any = intrinsic(_gather)
+
+
+def _factor(typingctx, rows, stride, k, inverse):
+    signature = types.boolean(FLOATS, *[types.int64] * 2, FLOATS)
+
+    def codegen(context, builder, signature, args):
+        rows, stride, k, inverse = args
+        fma, one = _fma(builder), ir.Constant(F64, 1.0)
+        root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(F64, [F64]), "llvm.sqrt.f64")
+        starts = [builder.gep(rows, [builder.add(builder.mul(stride, ir.Constant(I64, r)), k)]) for r in range(LANES)]
+        left = [_load(builder, start) for start in starts]
+        good = ir.Constant(ir.IntType(1), 1)
+        for r in range(LANES):
+            pivot = builder.extract_element(left[r], ir.Constant(I32, r))
+            good = builder.and_(good, builder.fcmp_ordered(">", pivot, ir.Constant(F64, 0.0)))
+            number = builder.fdiv(one, builder.call(root, [pivot]))
+            builder.store(number, builder.gep(inverse, [ir.Constant(I64, r)]))
+            left[r] = builder.fmul(left[r], _splat(builder, number))
+            for s in range(r + 1, LANES):
+                factor = builder.fneg(_splat(builder, builder.extract_element(left[r], ir.Constant(I32, s))))
+                left[s] = fma(factor, left[r], left[s])
+        for start, value in zip(starts, left, strict=True):
+            _store(builder, value, start)
+        return good
+
+    return signature, codegen
+
+
+#: the upper triangle of A = rows[:8, k:k+8] becomes U with U'U = A, inverse[r] = 1 / U[r, r], what is below the diagonal is lost;
+#: whether A is positive definite
+factor_tile: Any = intrinsic(_factor)
 
 
 def _solve(typingctx, rows, stride, k, j, inverse):

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 from scipy.linalg import solve_triangular
+from scipy.sparse.linalg import LinearOperator, svds
 
 from bayesrec import conjugate, kernels
 from bayesrec.errors import SamplingError, UnsupportedMethodError
+from bayesrec.table import Table
 
-__all__ = ["Everywhere", "add", "draw_rows", "grams"]
+__all__ = ["Everywhere", "add", "draw_rows", "grams", "spectral"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,35 @@ def add(rest: Everywhere | None, seen: np.ndarray, gram: np.ndarray, linear: np.
         for d in range(len(rest.precision)):
             gram[seen[:, d], d] += rest.precision[d]
             linear[seen[:, d], d] += rest.linear[d]
+
+
+def spectral(table: Table, value: np.ndarray, rank: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of users (user, R) and items (item, R) from the truncated SVD of all cells: where a chain may start.
+
+    Domains are tied by the users whom they share, often few. From a random start the factors of one would turn into those of
+    another by small steps. Cells of users without rows in a domain stand at the mean of their column.
+    """
+    shape = table.n_users, table.n_items
+    users, items = 0.3 * rng.standard_normal((shape[0], rank + 1)), 0.1 * rng.standard_normal((shape[1], rank + 1))
+    users[:, 0] = 0.0
+    x = sparse.csr_matrix((value, table.user_item, table.user_ptr[:: table.n_domains]), shape=shape)
+    seen = (table.count > 0).astype(np.float64)
+    total, here = np.asarray(x.sum(0)).ravel(), np.maximum(seen.sum(1), 1.0)
+    items[:, 0] = total / here[table.item_domain]
+    centre = np.where(table.item_domain == np.arange(table.n_domains)[:, None], items[:, 0], 0.0)
+    centred = LinearOperator(
+        shape,
+        matvec=lambda v: x @ v - seen.T @ (centre @ v),
+        rmatvec=lambda u: x.T @ u - centre.T @ (seen @ u),
+        dtype=float,
+    )
+    k = min(rank, min(shape) - 1)
+    start = rng.standard_normal(min(shape))
+    if k > 0 and np.abs(centred @ start if shape[1] <= shape[0] else centred.T @ start).max() > 1e-9:
+        u, size, v = svds(centred, k=k, v0=start)
+        users[:, 1 : k + 1] = u * np.sqrt(shape[0])
+        items[:, 1 : k + 1] = v.T * size / np.sqrt(shape[0])
+    return users, items
 
 
 def draw_rows(

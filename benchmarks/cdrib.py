@@ -40,7 +40,7 @@ KINDS = {"uniform": ("uniform", 999), "popularity": ("popularity", 999), "full":
 ALPHAS, RANKS, NOISES = (0.1, 0.2, 0.3, 0.4, 0.5), (16, 32, 64, 128), (1.0, 3.0, 10.0, 30.0, 100.0)
 REFERENCE = "PPCA"
 IMPLICIT = [(alpha, rank) for rank in (16, 64, 128) for alpha in (0.2, 0.4)]
-SWEEPS = br.Gibbs(draws=20, warmup=40, chains=1, thin=3)
+SWEEPS = br.Gibbs(draws=20, warmup=20, chains=1, thin=2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,15 @@ from bayesrec.metrics import nlpd_normal, rmse, rmse_difference
 
 METHOD = br.Gibbs(draws=200, warmup=200, chains=4)
 RANK = 8
+# log scores of an ordinal likelihood are those of whole stars: probabilities, not densities
+MODELS = {
+    "PMF": br.models.PMF(rank=RANK),
+    "CollectiveMF": br.models.CollectiveMF(rank=RANK),
+    "TransferMF": br.models.TransferMF(rank=RANK),
+    "PMF, Ordinal": br.models.PMF(rank=RANK, likelihood=br.Ordinal()),
+    "CollectiveMF, Ordinal": br.models.CollectiveMF(rank=RANK, likelihood=br.Ordinal()),
+    "TransferMF, Ordinal": br.models.TransferMF(rank=RANK, likelihood=br.Ordinal()),
+}
 
 
 def rivals_split(k: int) -> tuple[br.Interactions, br.Interactions, br.Interactions]:
@@ -90,19 +99,14 @@ def main() -> None:
                     "item bias": bias_predictions(item_bias(train), test),
                     "item + source user bias": bias_predictions(item_user_bias(train), test),
                 }
-                for model in (
-                    br.models.PMF(rank=RANK),
-                    br.models.CollectiveMF(rank=RANK),
-                    br.models.TransferMF(rank=RANK),
-                ):
-                    label = type(model).__name__
+                for label, model in MODELS.items():
 
                     def both(model=model, train=train, cold=cold, warm=warm, seed=seed):
                         posterior = fit_unchecked(model, train, METHOD, seed)
                         parts = {"cold": predictions(posterior, cold), "warm": predictions(posterior, warm)}
                         return {f"{part}_{x}": array for part, out in parts.items() for x, array in out.items()}
 
-                    arrays = cell(f"rivals/{k}-{label}-{seed}", both)
+                    arrays = cell(f"rivals/{k}-{label.replace(', ', '-')}-{seed}", both)
                     arms[label] = {
                         x.removeprefix(f"{name}_"): array for x, array in arrays.items() if x.startswith(name)
                     }

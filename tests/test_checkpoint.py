@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 
 import numpy as np
@@ -79,41 +77,50 @@ def test_another_fit_is_refused(data, tmp_path, monkeypatch):
         br.fit(br.models.PMF(rank=2), data, METHOD, progress=False, checkpoint=tmp_path)
 
 
-KILLED = textwrap.dedent(
-    """
-    import sys, hashlib, bayesrec as br
-    from bayesrec.inference import checkpoint
+def fit_and_answer(folder, kernel, threads, ready, answer):
+    """What the processes below do: fit, writing at every sweep, and say what came out."""
     checkpoint.EVERY = 0.0
     frame, _ = br.data.synthetic.cross_domain(n_users=40, n_items=(20, 20), n_ratings=(8, 6))
     data = br.Interactions.from_frame(frame, target="target", value="value")
-    method = br.Gibbs(draws=120, warmup=5, chains=2, threads=int(sys.argv[3]), kernel=sys.argv[2], keep=("item_vector",))
-    print("ready", flush=True)
-    out = br.fit(br.models.TransferMF(rank=2), data, method, checkpoint=sys.argv[1] or None, watch=data)
+    method = br.Gibbs(draws=120, warmup=5, chains=2, threads=threads, kernel=kernel, keep=("item_vector",))
+    ready.set()
+    out = br.fit(br.models.TransferMF(rank=2), data, method, progress=False, checkpoint=folder, watch=data)
     arrays = [*out.draws.values(), *(x for pair in out.moments.values() for x in pair), out.watched["sd"].to_numpy()]
-    print(hashlib.sha256(b"".join(x.tobytes() for x in arrays)).hexdigest())
-    """
-)
+    answer.write_text(hashlib.sha256(b"".join(x.tobytes() for x in arrays)).hexdigest())
 
 
 @pytest.mark.parametrize("kernel", ["compiled", pytest.param("batched", marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_goes_on(kernel, tmp_path):
     """Killed five times, mostly while it samples or writes, a fit gives the bytes of an unbroken one with other threads."""
-    rng, command = np.random.default_rng(int.from_bytes(os.urandom(4))), [sys.executable, "-c", KILLED]
-    folder, kills = str(tmp_path / "chains"), 0
-    whole = subprocess.run([*command, "", kernel, "1"], capture_output=True, text=True, check=True).stdout
+    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
+    forks = "forkserver" in multiprocessing.get_all_start_methods()  # imports once
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload(["bayesrec.inference.gibbs", "bayesrec.models.transfer"])
+    whole, resumed, folder = tmp_path / "whole", tmp_path / "resumed", tmp_path / "chains"
+
+    def start(*args):
+        ready = context.Event()
+        process = context.Process(target=fit_and_answer, args=(*args[:3], ready, args[3]))
+        process.start()
+        assert ready.wait(120)  # what takes long is to start; the clock runs from there
+        return process
+
+    process = start(None, kernel, 1, whole)
+    process.join()
+    kills = 0
     for attempt in range(12):
-        with subprocess.Popen([*command, folder, kernel, "2"], stdout=subprocess.PIPE, text=True) as process:
-            process.stdout.readline()  # what takes long is to start; the clock runs from there
-            if attempt < 5:
-                time.sleep(rng.uniform(0.0, 0.8))
-                process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
-            rest = process.stdout.read()
-        kills += process.returncode != 0
-        if rest:
+        process = start(folder, kernel, 2, resumed)
+        if attempt < 5:
+            time.sleep(rng.uniform(0.0, 0.8))
+            process.kill()
+        process.join()
+        kills += process.exitcode != 0
+        if resumed.exists():
             break
     assert kills > 0
-    assert rest == whole.splitlines(keepends=True)[-1]
-    assert not list((tmp_path / "chains").iterdir())
+    assert resumed.read_text() == whole.read_text() != ""
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize(

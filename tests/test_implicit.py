@@ -6,17 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import pyro
 import pytest
-import torch
-from test_conjugate import twist
+from test_conjugate import calm, twist
 from test_ordinal import ratings
 
 import bayesrec as br
 from bayesrec import conjugate, whole
 from bayesrec.baselines.clicks import stacked_ppca
 from bayesrec.errors import DataError, UnsupportedMethodError
-from bayesrec.likelihoods.noise import NoisyResponse
 from bayesrec.models.base import Schema
 from bayesrec.workers import Workers
 
@@ -65,7 +62,11 @@ class Weighted(br.Gaussian):
 
     def blocks(self, table, fitted):
         def noise(state, rng):
-            return {"noise": conjugate.half_t_scale(state["noise"], self.squares(state, table, fitted), table.count.sum(1), 1.0, rng)}
+            return {
+                "noise": conjugate.half_t_scale(
+                    state["noise"], self.squares(state, table, fitted), table.count.sum(1), 1.0, rng
+                )
+            }
 
         return [replace(super().blocks(table, fitted)[0], update=noise)]
 
@@ -180,7 +181,12 @@ def test_no_loop_over_users_and_items(monkeypatch):
     frame = pd.DataFrame({"user": np.repeat(np.arange(n), 4), "item": rng.integers(0, n, 4 * n), "domain": "target"})
     data = br.Interactions.from_frame(frame.drop_duplicates(), target="target", value=None)
     model = br.models.PMF(rank=2, likelihood=br.Implicit())
-    for module, name in ((whole, "grams"), (whole, "draw_rows"), (conjugate, "row_scores"), (conjugate, "half_t_scale")):
+    for module, name in (
+        (whole, "grams"),
+        (whole, "draw_rows"),
+        (conjugate, "row_scores"),
+        (conjugate, "half_t_scale"),
+    ):
         monkeypatch.setattr(module, name, note(getattr(module, name)))
     br.fit(model, data, br.Gibbs(draws=1, warmup=1, chains=1), progress=False)
     assert max(sizes) <= 3 * 4 * n < n * n / 30
@@ -220,7 +226,9 @@ def test_predictions_by_brute_force(fitted):
     draws, data = posterior.latents(), posterior.data
     batch = data.encode(cold)
     popularity = np.bincount(data.item, minlength=data.n_items)[batch.item]
-    user, item = (draws[f"{side}_vector"].numpy()[:, codes] for side, codes in (("user", batch.user), ("item", batch.item)))
+    user, item = (
+        draws[f"{side}_vector"].numpy()[:, codes] for side, codes in (("user", batch.user), ("item", batch.item))
+    )
     click = draws["click"].numpy()[:, 1:] * np.maximum(popularity, 1.0) ** -0.4
     score = (user[..., 0] + item[..., 0] + (user * item)[..., 1:].sum(-1)) / click
     sd = draws["noise"].numpy()[:, 1:] / click
@@ -244,16 +252,29 @@ def test_lists_rank_by_scores_scaled_back(fitted):
         assert set(top[top.user == user].item) == set(items[np.argsort(-mean)[:3]])
 
 
-def test_fold_in_of_a_cold_user_has_the_law_of_the_fit(fitted):
-    """A user in the fit and a copy folded in: given items, their means differ by Monte Carlo error and what one user taught."""
+@pytest.mark.parametrize("fault", [False, True])
+def test_fold_in_of_a_cold_user(fitted, fault, monkeypatch):
+    """Many copies of a cold user, whitened by the closed form over all cells of the source; 1e-4 of runs would say otherwise."""
     posterior, cold = fitted
-    user = cold.user.iloc[0]
-    rows = posterior.data.to_frame().query("user == @user")
-    items = pd.DataFrame({"item": cold.item.unique()})
-    folded = posterior.fold_in(rows.assign(user=999))
-    one, other = (folded.predict(items.assign(user=u))["mean"].to_numpy() for u in (user, 999))
-    spread = folded.predict(items.assign(user=998))["mean"].to_numpy()
-    assert np.abs(one - other).max() < 0.15 and np.abs(one - spread).max() > np.abs(one - other).max()
+    if fault:
+        twist(monkeypatch, whole, "grams", _2=lambda precision: 1.2 * precision)
+    rows, data = posterior.data.to_frame().query("user == @cold.user.iloc[0]"), posterior.data
+    taken, copies = data.encode(rows).item, 150
+    folded = posterior.fold_in(pd.concat([rows.assign(user=1000 + k) for k in range(copies)]))
+    items, state = np.flatnonzero((data.item_domain == 0) & (np.bincount(data.item, minlength=data.n_items) > 0)), []
+    for chain in range(posterior.n_chains):
+        for draw in range(posterior.n_draws):
+            x = posterior.draw(chain, draw)
+            click = x["click"][0] * x["popularity"][items] ** -0.4 * np.isin(items, taken)
+            v = x["item_vector"][items].copy()
+            response, v[:, 0] = click - v[:, 0], 1.0
+            prior = np.linalg.inv(x["user_cov"])
+            precision = prior + v.T @ v / x["noise"][0] ** 2
+            mean = np.linalg.solve(precision, prior @ x["user_mean"] + v.T @ response / x["noise"][0] ** 2)
+            state.append((folded.draws["user_vector"][chain, draw, -copies:] - mean) @ np.linalg.cholesky(precision))
+    z = np.concatenate(state)
+    first, second = z.mean(0) * np.sqrt(len(z)), ((z**2).mean(0) - 1) * np.sqrt(len(z) / 2)
+    assert calm(np.append(first, second)) is not fault
 
 
 def test_threads_change_nothing():
@@ -288,7 +309,30 @@ def test_ranks_a_shared_taste_like_probabilistic_pca():
     test = everything.mask(np.arange(len(everything)) >= len(data))
     found = br.evaluate_ranking(scorers, data, test, 10)
     mrr = found.frame.query("metric == 'mrr'").set_index("model")["mean"]
-    assert mrr["ours"] > mrr["popularity"] + 0.03 and mrr["ours"] > mrr["ppca"] - 0.02
+    assert mrr["ours"] > mrr["popularity"] + 0.03
+    assert mrr["ours"] > mrr["ppca"] - 0.02
+
+
+def test_chains_start_from_an_svd_of_all_cells():
+    """Against NumPy's SVD of the centred matrix written out, cells of absent users at zero."""
+    data = clicks()
+    model = replace(MODELS["TransferMF"], likelihood=br.Implicit())
+    table = Schema.of(data, model.likelihood).table(data)
+    rng = np.random.default_rng(0)
+    state = model.started(model.start(table, rng), table, rng)
+    x = np.zeros((table.n_users, table.n_items))
+    x[data.user, data.item] = model.likelihood.response(state, table)[
+        np.lexsort((data.item, data.domain, data.user)).argsort()
+    ]
+    for d in (0, 1):
+        here, columns = table.count[d] > 0, table.item_domain == d
+        mean = x[np.ix_(here, columns)].mean(0)
+        np.testing.assert_allclose(state["item_vector"][columns, 0], mean, atol=1e-12)
+        x[np.ix_(here, columns)] -= mean
+    u, s, v = np.linalg.svd(x)
+    want = (u[:, :2] * s[:2]) @ v[:2]
+    np.testing.assert_allclose(state["user_vector"][:, 1:] @ state["item_vector"][:, 1:].T, want, atol=1e-8)
+    np.testing.assert_array_equal(state["source_vector"][0], state["user_vector"])
 
 
 # bad input and other methods
@@ -310,7 +354,9 @@ def test_data_that_cannot_be(likelihood, change, message):
         br.fit(br.models.CollectiveMF(rank=1, likelihood=likelihood), data, QUICK, progress=False)
 
 
-@pytest.mark.parametrize("options", [{"unobserved": 0.0}, {"unobserved": 2}, {"popularity_exponent": "a"}, {"confidence": 1}])
+@pytest.mark.parametrize(
+    "options", [{"unobserved": 0.0}, {"unobserved": 2}, {"popularity_exponent": "a"}, {"confidence": 1}]
+)
 def test_options_are_checked(options):
     with pytest.raises(DataError, match=next(iter(options))):
         br.Implicit(**options)
@@ -330,5 +376,6 @@ def test_what_else_cannot():
         br.fit(replace(model, features=True), data, QUICK, progress=False)
     table = Schema.of(model.view(data), model.likelihood).table(model.view(data))
     table = replace(table, workers=Workers(device="meta"))
+    users = next(b for b in model.blocks(table) if b.name == "users")
     with pytest.raises(UnsupportedMethodError, match="CPU"):
-        next(b for b in model.blocks(table) if b.name == "users").update(model.start(table, np.random.default_rng(0)), np.random.default_rng(0))
+        users.update(model.start(table, np.random.default_rng(0)), np.random.default_rng(0))

@@ -8,15 +8,13 @@ import pytest
 import bayesrec as br
 from bayesrec.testing import ModelConformance
 
-
-GAUSSIAN = ModelConformance.likelihoods
 OTHERS = (br.Ordinal(), br.Bernoulli(), br.Poisson(), br.StudentT())  # in PMF by default, in the rest if slow ones run
 
 
 class TestPMF(ModelConformance):
     model = br.models.PMF(rank=2)
     uses_source = False
-    likelihoods = (*GAUSSIAN, br.Ordinal(), br.Poisson(), br.StudentT())
+    likelihoods = (*ModelConformance.likelihoods, br.Ordinal(), br.Poisson(), br.StudentT())
     slow = (br.Bernoulli(),)
 
 

@@ -75,8 +75,8 @@ def test_near_gibbs(model, batch_size):
     data = br.Interactions.from_frame(frame, target="target", value="value")
     train, test = br.split.holdout(data, fraction=0.2)
     y = test.value
-    exact = br.fit(model, train, br.Gibbs(draws=150, warmup=100, chains=2), progress=False)
-    method = br.SVI(steps=400, draws=100, batch_size=batch_size)
+    exact = br.fit(model, train, br.Gibbs(draws=100, warmup=60, chains=2), progress=False)
+    method = br.SVI(steps=200, draws=100, batch_size=batch_size, chains=1)
     close = br.fit(model, train, method, progress=False)
     error = [np.sqrt(np.mean((y - p.predict(test)["mean"].to_numpy()) ** 2)) for p in (exact, close)]
     bias = np.sqrt(np.mean((y - train.value[train.is_target].mean()) ** 2))

@@ -22,7 +22,7 @@ MODELS = {"pmf": "PMF", "collective": "CollectiveMF", "transfer": "TransferMF"}
 METHODS = {"gibbs": "Gibbs", "svi": "SVI", "nuts": "NUTS"}
 LIKELIHOODS = {
     "gaussian": "Gaussian", "ordinal": "Ordinal", "bernoulli": "Bernoulli", "poisson": "Poisson",
-    "implicit": "Implicit", "student_t": "StudentT",
+    "implicit": "Implicit", "student": "StudentT",
 }  # fmt: skip
 
 

@@ -64,7 +64,9 @@ class ModelOptions:
 
     model: Annotated[str, option("pmf (target only), collective or transfer.", panel="Model")] = "transfer"
     rank: Annotated[int, option("Number of factors.", panel="Model")] = 8
-    likelihood: Annotated[str, option("Law of a rating.", panel="Model")] = "gaussian"
+    likelihood: Annotated[str, option("gaussian, student, ordinal, bernoulli, poisson or implicit.", panel="Model")] = (
+        "gaussian"
+    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from bayesrec.diagnostics.heldout import regime_of
 from bayesrec.diagnostics.weights import source_weight
 from bayesrec.diagnostics.wording import CHOICE, counted
 from bayesrec.errors import DataError
-from bayesrec.likelihoods.predicted import Levels, Predicted
+from bayesrec.likelihoods.predicted import Counts, Levels, Predicted
 from bayesrec.metrics import clustered_mean
 from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior, predictive
@@ -278,7 +278,8 @@ def _quantile(parts: list[Predicted], weight: np.ndarray, probability: float) ->
             total += w[rows] * law.cdf(x, rows)
         return total
 
-    return _crossing(gap, each.min(0), each.max(0))
+    found = _crossing(gap, each.min(0), each.max(0))
+    return np.round(found) if isinstance(parts[0], Counts) else found
 
 
 def _crossing(gap: Callable[[np.ndarray, np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ class Chain:
     def __init__(self, model: Model, table: Table, seed: int, number: int, warmup: int, thin: int):
         self.model, self.table, self.number, self.warmup, self.thin = model, table, number, warmup, thin
         self.rng = np.random.default_rng([seed, number])
-        self.state: State = model.start(table, self.rng)
+        self.state: State = model.started(model.start(table, self.rng), table, self.rng)
         self.sweep = 0
         self.blocks = [block for block in model.blocks(table) if block.swept]
         self.kept = ChainKept({}, Moments({}))

@@ -58,7 +58,9 @@ def _mode(x, count, squares, precision, pull, bound):
 
 
 @compiled
-def user_factors(count, squares, within, between, nodes, weights, bound, rounds, mean, var, bent, factor, entropy, first, last):
+def user_factors(
+    count, squares, within, between, nodes, weights, bound, rounds, mean, var, bent, factor, entropy, first, last
+):
     """Update the factors of users first..last: moments of ``x``, of its bent value and of exp(bent), entropy; (domain, user)."""
     logs = np.empty(len(nodes))
     for u in range(first, last):

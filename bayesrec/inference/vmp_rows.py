@@ -12,7 +12,17 @@ import numpy as np
 
 from bayesrec.jit import compiled
 
-__all__ = ["accumulate", "expected_errors", "gram_of", "moments_of", "room", "second_moments", "solve_rows"]
+__all__ = [
+    "accumulate",
+    "add_row",
+    "expected_errors",
+    "gram_of",
+    "moments_of",
+    "normal_of",
+    "room",
+    "second_moments",
+    "solve_rows",
+]
 
 LINE = 8  # numbers: rows begin at multiples of it
 
@@ -31,7 +41,7 @@ def room(size):
 
 
 @compiled
-def _place(i, j, size):
+def place(i, j, size):
     """Where entry (i, j), i <= j, of ``z z'`` stands."""
     return i * (size + 1) - i * (i - 1) // 2 + j - i
 
@@ -40,32 +50,44 @@ def _place(i, j, size):
 def accumulate(indptr, index, value, weight, moments, size, out, first, last):
     """Sums (row, room) of rows first..last; ``weight`` multiplies each rating, and has no entry where all are one."""
     width, _ = room(size)
+    weighted = len(weight) > 0
     for r in range(first, last):
         row = out[r]
         row[:] = 0.0
-        for t in range(indptr[r], indptr[r + 1]):
-            w = weight[t] if len(weight) > 0 else 1.0
-            other, y = moments[index[t]], value[t]
+        triangle, linear = row[:width], row[width:]
+        stop = indptr[r + 1]
+        for t in range(indptr[r], stop - 3, 4):  # four at a time: a sum is loaded and stored once for all
+            a, b, c, d = moments[index[t]], moments[index[t + 1]], moments[index[t + 2]], moments[index[t + 3]]
+            wa, wb, wc, wd = (weight[t], weight[t + 1], weight[t + 2], weight[t + 3]) if weighted else (1.0, 1.0, 1.0, 1.0)
             for k in range(width):
-                row[k] += w * other[k]
+                triangle[k] += wa * a[k] + wb * b[k] + wc * c[k] + wd * d[k]
+            ya, yb, yc, yd = wa * value[t], wb * value[t + 1], wc * value[t + 2], wd * value[t + 3]
             for k in range(size + 1):
-                row[width + k] += w * y * other[k]
-            row[width + size + 1] += w * y * y
+                linear[k] += ya * a[k] + yb * b[k] + yc * c[k] + yd * d[k]
+            squares = ya * value[t] + yb * value[t + 1] + yc * value[t + 2] + yd * value[t + 3]
+            linear[size + 1] += squares
+        for t in range(stop - (stop - indptr[r]) % 4, stop):
+            w, a, y = weight[t] if weighted else 1.0, moments[index[t]], value[t]
+            for k in range(width):
+                triangle[k] += w * a[k]
+            for k in range(size + 1):
+                linear[k] += w * y * a[k]
+            linear[size + 1] += w * y * y
 
 
 @compiled
-def _add_row(row, w, size, precision, linear):
+def add_row(row, w, size, precision, linear):
     """Add the precision (upper triangle) and linear term of a vector that a row of sums comes down to, times ``w``."""
     width, _ = room(size)
     for i in range(size):
         a = i + (i > 0)  # bias meets z_0 = 1, factor k meets z_{k + 1}; z_1 is the bias of the other side
         if i == 0:
-            cross = row[_place(0, 1, size)]
+            cross = row[place(0, 1, size)]
         else:
-            cross = row[_place(1, a, size)]
+            cross = row[place(1, a, size)]
         linear[i] += w * (row[width + a] - cross)
         for j in range(i, size):
-            precision[i, j] += w * row[_place(a, j + (j > 0), size)]
+            precision[i, j] += w * row[place(a, j + (j > 0), size)]
 
 
 @compiled
@@ -74,7 +96,7 @@ def gram_of(sums, size, precision, linear):
     precision[:] = 0.0
     linear[:] = 0.0
     for r in range(len(sums)):
-        _add_row(sums[r], 1.0, size, precision[r], linear[r])
+        add_row(sums[r], 1.0, size, precision[r], linear[r])
         for i in range(size):
             for j in range(i):
                 precision[r, i, j] = precision[r, j, i]
@@ -88,7 +110,7 @@ def _write(mean, cov, out):
     for i in range(size):
         out[i + 1] = mean[i]
         for j in range(i, size):
-            out[_place(i + 1, j + 1, size)] = cov[i, j] + mean[i] * mean[j]
+            out[place(i + 1, j + 1, size)] = cov[i, j] + mean[i] * mean[j]
 
 
 @compiled
@@ -96,6 +118,46 @@ def moments_of(mean, cov, out):
     """Moments (row, room) of normal rows."""
     for r in range(len(mean)):
         _write(mean[r], cov[r], out[r])
+
+
+@compiled
+def normal_of(a, linear, inverse, cov, mean):
+    """Covariance and mean of a normal with precision ``a``, upper triangle, and this linear term; ``a`` is overwritten.
+
+    Returns half the log determinant of the precision, NaN where it is not positive definite. ``inverse`` is room.
+    """
+    size = len(mean)
+    half = 0.0
+    for i in range(size):  # U'U = A
+        for k in range(i):
+            for j in range(i, size):
+                a[i, j] -= a[k, i] * a[k, j]
+        if not a[i, i] > 0.0:
+            return np.nan
+        root = np.sqrt(a[i, i])
+        half += np.log(root)
+        for j in range(i, size):
+            a[i, j] /= root
+    for j in range(size):  # V = U^-1, cov = V V'
+        inverse[j, j] = 1.0 / a[j, j]
+        for i in range(j - 1, -1, -1):
+            total = 0.0
+            for k in range(i + 1, j + 1):
+                total += a[i, k] * inverse[k, j]
+            inverse[i, j] = -total / a[i, i]
+    for i in range(size):
+        for j in range(i, size):
+            total = 0.0
+            for k in range(j, size):
+                total += inverse[i, k] * inverse[j, k]
+            cov[i, j] = total
+            cov[j, i] = total
+    for i in range(size):
+        total = 0.0
+        for j in range(size):
+            total += cov[i, j] * linear[j]
+        mean[i] = total
+    return half
 
 
 @compiled
@@ -115,44 +177,11 @@ def solve_rows(sums, per, weight, prior, right, group, active, moments, log_det,
         a[:] = prior[group[r]]
         linear[:] = right[group[r]]
         for d in range(per):
-            _add_row(sums[r * per + d], weight[r, d], size, a, linear)
-        # U'U = A in the upper triangle
-        half = 0.0
-        good = True
-        for i in range(size):
-            for k in range(i):
-                for j in range(i, size):
-                    a[i, j] -= a[k, i] * a[k, j]
-            if not a[i, i] > 0.0:
-                good = False
-                break
-            root = np.sqrt(a[i, i])
-            half += np.log(root)
-            for j in range(i, size):
-                a[i, j] /= root
-        if not good:
+            add_row(sums[r * per + d], weight[r, d], size, a, linear)
+        half = normal_of(a, linear, inverse, cov, mean)
+        if np.isnan(half):
             bad += 1
             continue
-        # V = U^-1, upper; cov = V V'
-        for j in range(size):
-            inverse[j, j] = 1.0 / a[j, j]
-            for i in range(j - 1, -1, -1):
-                total = 0.0
-                for k in range(i + 1, j + 1):
-                    total += a[i, k] * inverse[k, j]
-                inverse[i, j] = -total / a[i, i]
-        for i in range(size):
-            for j in range(i, size):
-                total = 0.0
-                for k in range(j, size):
-                    total += inverse[i, k] * inverse[j, k]
-                cov[i, j] = total
-                cov[j, i] = total
-        for i in range(size):
-            total = 0.0
-            for j in range(size):
-                total += cov[i, j] * linear[j]
-            mean[i] = total
         _write(mean, cov, moments[r])
         log_det[r] = -2.0 * half
     return bad
@@ -171,7 +200,7 @@ def expected_errors(sums, per, moments, size, out, first, last):
             total -= 2.0 * row[width + i] * own[a]
             for j in range(i, size + 1):
                 b = 1 - j if j < 2 else j
-                both = row[_place(i, j, size)] * own[_place(min(a, b), max(a, b), size)]
+                both = row[place(i, j, size)] * own[place(min(a, b), max(a, b), size)]
                 total += both if i == j else 2.0 * both
         out[r] = total
 

@@ -10,4 +10,16 @@ from bayesrec.likelihoods.ordinal import Bernoulli, Ordinal
 from bayesrec.likelihoods.poisson import Poisson
 from bayesrec.likelihoods.student import StudentT
 
-__all__ = ["Bernoulli", "ByDomain", "Fitted", "Gaussian", "Implicit", "Latents", "Likelihood", "Ordinal", "Poisson", "StudentT", "Units"]
+__all__ = [
+    "Bernoulli",
+    "ByDomain",
+    "Fitted",
+    "Gaussian",
+    "Implicit",
+    "Latents",
+    "Likelihood",
+    "Ordinal",
+    "Poisson",
+    "StudentT",
+    "Units",
+]

@@ -138,7 +138,13 @@ class Likelihood(ABC):
 
     @abstractmethod
     def predicted(
-        self, mean: np.ndarray, spread: np.ndarray, noise: np.ndarray, latents: Latents, units: list[Units], domain: np.ndarray
+        self,
+        mean: np.ndarray,
+        spread: np.ndarray,
+        noise: np.ndarray,
+        latents: Latents,
+        units: list[Units],
+        domain: np.ndarray,
     ) -> Predicted:
         """Predictive distributions of ratings from those of responses.
 

@@ -55,9 +55,7 @@ class ByDomain(Likelihood):
             raise DataError("likelihood={} names no domain; give a likelihood for each.")
         for domain, one in parts:
             if not isinstance(one, Likelihood) or isinstance(one, ByDomain):
-                raise DataError(
-                    f"the likelihood of domain {domain!r} must be one such as Gaussian(), not {one!r}"
-                )
+                raise DataError(f"the likelihood of domain {domain!r} must be one such as Gaussian(), not {one!r}")
         names = [str(domain) for domain, _ in parts]
         if len(set(names)) < len(names):
             raise DataError(f"the domains {names} have a name twice")
@@ -69,7 +67,9 @@ class ByDomain(Likelihood):
         have, all_known = [str(domain) for domain in domains], {str(domain) for domain in (*domains, *known)}
         for name in named:
             if name not in all_known:
-                raise DataError(f"likelihood= names the domain {name!r}, which the data do not have; they have {sorted(all_known)}")
+                raise DataError(
+                    f"likelihood= names the domain {name!r}, which the data do not have; they have {sorted(all_known)}"
+                )
         for name in have:
             if name not in named:
                 raise DataError(f"likelihood= has none for the domain {name!r}; it names {sorted(named)}. Add one.")
@@ -318,7 +318,9 @@ class ByDomain(Likelihood):
 
     def precision(self, latents: Latents) -> Tensor:
         """Refuse: SVI fits one likelihood for all domains."""
-        raise UnsupportedMethodError("SVI fits one likelihood for all domains; fit a likelihood per domain with br.Gibbs().")
+        raise UnsupportedMethodError(
+            "SVI fits one likelihood for all domains; fit a likelihood per domain with br.Gibbs()."
+        )
 
     def log_density(self, state: State, table: Table, fitted: Fitted) -> float:
         """Sum over the parts."""

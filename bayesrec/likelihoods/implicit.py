@@ -149,7 +149,7 @@ class Implicit(Likelihood):
     def _click(self, latents: Latents, batch: Any) -> Tensor:
         """Response of a 1 in each row, (..., row)."""
         popularity = latents["popularity"].index_select(-1, batch.item).clamp(min=1.0)
-        return latents["click"].index_select(-1, batch.domain) * popularity ** -self.popularity_exponent
+        return latents["click"].index_select(-1, batch.domain) * popularity**-self.popularity_exponent
 
     def _of_items(self, state: State, table: Table) -> np.ndarray:
         """Response of a 1 for each item."""

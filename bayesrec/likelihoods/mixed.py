@@ -20,7 +20,9 @@ def joined(parts: list[tuple[np.ndarray, Predicted]]) -> Predicted:
     laws = [law for _, law in parts]
     if all(isinstance(law, Levels) for law in laws) and len({law.levels.shape[1] for law in laws}) == 1:  # type: ignore[attr-defined]
         order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-        return Levels(*(np.concatenate([getattr(law, name) for law in laws])[order] for name in ("probability", "levels")))
+        return Levels(
+            *(np.concatenate([getattr(law, name) for law in laws])[order] for name in ("probability", "levels"))
+        )
     return Joined(parts)
 
 

@@ -282,6 +282,15 @@ class Model(ABC):
         """
         return {"item_vector": ~table.rated} | self.likelihood.leaves(table)
 
+    def started(self, state: State, table: Table, rng: np.random.Generator) -> State:
+        """The starting values, where cells without a rating count everywhere with vectors from an SVD of all cells."""
+        if not all(self.likelihood.of(d).whole for d in range(table.n_domains)):
+            return state
+        users, items = whole.spectral(table, self.likelihood.response(state, table), self.rank, rng)
+        out = state | {"user_vector": users, "item_vector": items}
+        own = [name for name in ("source_vector", "phi_used") if name in state]
+        return out | {name: np.tile(users, (table.n_domains - 1, 1, 1)) for name in own}
+
     @abstractmethod
     def cell_vectors(self, state: State, table: Table) -> np.ndarray:
         """Vectors of all users in all domains in the order of ``table.user_ptr``, (user * domain, R)."""

@@ -60,11 +60,11 @@ def identified(posterior: Posterior) -> dict[str, np.ndarray]:
     eta = posterior.model.score(rows.latents, rows.batch)
     if not isinstance(posterior.model.likelihood, Gaussian):  # the location of a latent response means nothing
         eta = posterior.model.likelihood.expected(eta, rows.latents, rows.batch, posterior.schema.units)
-    eta = eta.numpy().astype(np.float64).reshape(*shape, -1)
+    answers = eta.numpy().astype(np.float64).reshape(*shape, -1)
     ids = zip(posterior.data.users.decode(user), posterior.data.items.decode(item), strict=True)
     for k, (u, i) in enumerate(ids):
         cell = f"{i}, {u}" if posterior.data.columns.swapped else f"{u}, {i}"
-        out[f"prediction[{cell}]"] = eta[..., k]
+        out[f"prediction[{cell}]"] = answers[..., k]
     return out | series
 
 

@@ -111,7 +111,7 @@ def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:
     for name, arrays in groups.items():
         np.savez(folder / f"{name}.npz", **arrays)
     levels = {f"levels_{d}": one.levels for d, one in enumerate(schema.units) if one.levels is not None}
-    units = {"center": schema.center, "scale": schema.scale} | levels
+    units: dict[str, Any] = {"center": schema.center, "scale": schema.scale, **levels}
     np.savez(folder / "schema.npz", item_domain=schema.item_domain.numpy(), **units)
     described = {s: f for s in ("user", "item") if isinstance(f := getattr(data, f"{s}_features"), Features)}
     if described:

@@ -14,4 +14,14 @@ from bayesrec.testing.case import Case, example_frame, suited
 from bayesrec.testing.conformance import ModelConformance
 from bayesrec.testing.sbc import Ranks, ecdf_band, per_draw, sbc_ranks, uniform
 
-__all__ = ["Case", "ModelConformance", "Ranks", "ecdf_band", "example_frame", "per_draw", "sbc_ranks", "suited", "uniform"]
+__all__ = [
+    "Case",
+    "ModelConformance",
+    "Ranks",
+    "ecdf_band",
+    "example_frame",
+    "per_draw",
+    "sbc_ranks",
+    "suited",
+    "uniform",
+]

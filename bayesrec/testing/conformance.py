@@ -131,7 +131,7 @@ class ModelConformance:
     @classmethod
     def _columns(cls, which: str, likelihood: Likelihood) -> list[Method]:
         """Methods that a test runs with."""
-        refuses = cls.refuses if likelihood.svi else (*cls.refuses, SVI)
+        refuses: tuple[type[Any], ...] = cls.refuses if likelihood.svi else (*cls.refuses, SVI)
         if which == "refused":
             return [method for method in cls.methods if isinstance(method, refuses)]
         accepted = [method for method in cls.methods if not isinstance(method, refuses)]

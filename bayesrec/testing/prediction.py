@@ -151,7 +151,9 @@ def _check_newcomer(case: Case, *new: str) -> None:
         assert abs(answer["mean"] - mean.mean()) < 5.0 * error + 1e-3 * unit, f"{found}; {want}"
         if counted:
             share = next(iter(posterior.laws(data.encode(frame))))[1].cdf(np.array([up_to]))[0]
-            assert abs(share - below.mean()) < 0.015, f"{who}: P(count <= {up_to}) {share:.3f}; simulation {below.mean():.3f}"
+            assert abs(share - below.mean()) < 0.015, (
+                f"{who}: P(count <= {up_to}) {share:.3f}; simulation {below.mean():.3f}"
+            )
         else:
             assert abs(answer["sd"] / sd - 1.0) < SLACK, f"{found}; {want}"
         score = posterior.log_score(frame)[0]
