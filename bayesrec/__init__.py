@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bayesrec.elicitation import next_question
     from bayesrec.evaluation import Evaluation, RankingEvaluation, evaluate, evaluate_ranking
     from bayesrec.exploration import Replay, replay
-    from bayesrec.inference import NUTS, SVI, Gibbs, fit, sample_prior
+    from bayesrec.inference import NUTS, SVI, VMP, Gibbs, fit, sample_prior
     from bayesrec.likelihoods import Bernoulli, Gaussian, Implicit, Ordinal, Poisson, StudentT
     from bayesrec.posterior import Posterior
     from bayesrec.ranking import recommend
@@ -61,6 +61,7 @@ _HOME = {
     "Stack": "diagnostics",
     "StudentT": "likelihoods",
     "TransferReport": "diagnostics",
+    "VMP": "inference",
     "Worth": "diagnostics",
     "assess_transfer": "diagnostics",
     "borrowing": "diagnostics",
@@ -109,6 +110,7 @@ __all__ = [
     "Stack",
     "StudentT",
     "TransferReport",
+    "VMP",
     "Worth",
     "assess_transfer",
     "borrowing",

@@ -41,7 +41,7 @@ def grams(indptr, index, value, weight, other, precision, linear):
                 precision[u, i, j] = precision[u, j, i]
 
 
-@compiled
+@reordered
 def row_errors(indptr, index, value, other, rows, out, first, last):
     """Sum of squared residuals of the ratings of rows first..last: ``out`` (rows,)."""
     n = rows.shape[1]
@@ -56,7 +56,7 @@ def row_errors(indptr, index, value, other, rows, out, first, last):
         out[u] = total
 
 
-@compiled
+@reordered
 def row_scores(indptr, index, other, rows, out, first, last):
     """Score of each rating of rows first..last: ``out`` (rating,)."""
     n = rows.shape[1]

@@ -47,22 +47,6 @@ def room(width):
     return precision, np.empty(width), np.empty(width), np.empty((BLOCK, width)), np.empty((3, BLOCK)), np.empty(LANES)
 
 
-@reordered
-def _weigh(t, m, index, value, weight, bias, scalars):
-    """Fill roots of precisions, linear terms and precisions of ``m`` ratings from ``t``; sums of the last and of the linear terms."""
-    total = 0.0
-    first = 0.0
-    for q in range(m):
-        w = weight[t + q]
-        r = w * (value[t + q] - bias[index[t + q]])
-        scalars[0, q] = np.sqrt(w)
-        scalars[1, q] = r
-        scalars[2, q] = w
-        total += w
-        first += r
-    return total, first
-
-
 @compiled
 def _add(start, stop, index, value, weight, factors, bias, memory):
     """Add ratings start..stop to the memory; returns what they add to the bias's precision and linear term.
@@ -75,9 +59,14 @@ def _add(start, stop, index, value, weight, factors, bias, memory):
     first = 0.0
     for t in range(start, stop, BLOCK):
         m = min(BLOCK, stop - t)
-        one, two = _weigh(t, m, index, value, weight, bias, scalars)
-        total += one
-        first += two
+        for q in range(m):
+            w = weight[t + q]
+            r = w * (value[t + q] - bias[index[t + q]])
+            scalars[0, q] = np.sqrt(w)
+            scalars[1, q] = r
+            scalars[2, q] = w
+            total += w
+            first += r
         for j in range(0, width, LANES):
             gather(
                 address(factors), width, address(index[t:]), m, j, address(scalars[0]), address(scalars[1]),

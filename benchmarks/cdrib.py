@@ -39,7 +39,7 @@ METRICS = {"mrr": "MRR", "ndcg@10": "NDCG@10", "hr@10": "HR@10"}
 KINDS = {"uniform": ("uniform", 999), "popularity": ("popularity", 999), "full": "all"}
 ALPHAS, RANKS, NOISES = (0.1, 0.2, 0.3, 0.4, 0.5), (16, 32, 64, 128), (1.0, 3.0, 10.0, 30.0, 100.0)
 REFERENCE = "PPCA"
-IMPLICIT = [(alpha, rank) for rank in (16, 64, 128) for alpha in (0.2, 0.4)]
+IMPLICIT = [(alpha, rank) for rank in (16, 64, 128) for alpha in (0.2, 0.3)]
 SWEEPS = br.Gibbs(draws=20, warmup=20, chains=1, thin=2)
 
 

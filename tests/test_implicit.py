@@ -14,6 +14,7 @@ import bayesrec as br
 from bayesrec import conjugate, whole
 from bayesrec.baselines.clicks import stacked_ppca
 from bayesrec.errors import DataError, UnsupportedMethodError
+from bayesrec.likelihoods import implicit
 from bayesrec.models.base import Schema
 from bayesrec.workers import Workers
 
@@ -131,9 +132,9 @@ def test_sweeps_are_those_of_the_matrix_written_out(name, which):
 @pytest.mark.parametrize(
     ("name", "which", "module", "fault"),
     [
-        ("CollectiveMF", "alike", (whole, "grams"), {"_2": lambda p: 1.01 * p}),
+        ("CollectiveMF", "alike", (implicit, "grams"), {"_2": lambda p: 1.01 * p}),
         ("CollectiveMF", "weak zeros", (whole, "draw_rows"), {"seen": lambda seen: seen | True}),
-        ("TransferMF", "alike", (whole, "grams"), {"_2": lambda p: 1.01 * p}),
+        ("TransferMF", "alike", (implicit, "grams"), {"_2": lambda p: 1.01 * p}),
         ("PMF", "alike", (conjugate, "half_t_scale"), {"_1": lambda s: 1.01 * np.asarray(s)}),
     ],
 )
@@ -182,7 +183,7 @@ def test_no_loop_over_users_and_items(monkeypatch):
     data = br.Interactions.from_frame(frame.drop_duplicates(), target="target", value=None)
     model = br.models.PMF(rank=2, likelihood=br.Implicit())
     for module, name in (
-        (whole, "grams"),
+        (implicit, "grams"),
         (whole, "draw_rows"),
         (conjugate, "row_scores"),
         (conjugate, "half_t_scale"),
@@ -229,7 +230,7 @@ def test_predictions_by_brute_force(fitted):
     user, item = (
         draws[f"{side}_vector"].numpy()[:, codes] for side, codes in (("user", batch.user), ("item", batch.item))
     )
-    click = draws["click"].numpy()[:, 1:] * np.maximum(popularity, 1.0) ** -0.4
+    click = draws["click"].numpy()[:, 1:] * np.maximum(popularity, 1.0) ** -0.3
     score = (user[..., 0] + item[..., 0] + (user * item)[..., 1:].sum(-1)) / click
     sd = draws["noise"].numpy()[:, 1:] / click
     answer = posterior.predict(cold)
@@ -257,15 +258,16 @@ def test_fold_in_of_a_cold_user(fitted, fault, monkeypatch):
     """Many copies of a cold user, whitened by the closed form over all cells of the source; 1e-4 of runs would say otherwise."""
     posterior, cold = fitted
     if fault:
-        twist(monkeypatch, whole, "grams", _2=lambda precision: 1.2 * precision)
-    rows, data = posterior.data.to_frame().query("user == @cold.user.iloc[0]"), posterior.data
+        twist(monkeypatch, implicit, "grams", _2=lambda precision: 1.2 * precision)
+    data, user = posterior.data, cold.user.iloc[0]
+    rows = data.to_frame()[lambda frame: frame.user == user]
     taken, copies = data.encode(rows).item, 150
     folded = posterior.fold_in(pd.concat([rows.assign(user=1000 + k) for k in range(copies)]))
     items, state = np.flatnonzero((data.item_domain == 0) & (np.bincount(data.item, minlength=data.n_items) > 0)), []
     for chain in range(posterior.n_chains):
         for draw in range(posterior.n_draws):
             x = posterior.draw(chain, draw)
-            click = x["click"][0] * x["popularity"][items] ** -0.4 * np.isin(items, taken)
+            click = x["click"][0] * x["popularity"][items] ** -0.3 * np.isin(items, taken)
             v = x["item_vector"][items].copy()
             response, v[:, 0] = click - v[:, 0], 1.0
             prior = np.linalg.inv(x["user_cov"])
@@ -366,6 +368,12 @@ def test_options_are_checked(options):
 def test_methods_that_cannot(method):
     with pytest.raises(UnsupportedMethodError, match="Gibbs"):
         br.fit(br.models.CollectiveMF(rank=1, likelihood=br.Implicit()), clicks(), method, progress=False)
+
+
+def test_summaries_of_single_rows_are_refused():
+    posterior = br.fit(br.models.PMF(rank=1, likelihood=br.Implicit()), clicks(), QUICK, progress=False)
+    with pytest.raises(UnsupportedMethodError, match="cells without a row"):
+        posterior.as_prior()
 
 
 def test_what_else_cannot():

@@ -116,7 +116,9 @@ def test_remembered_sees_a_new_array():
     assert len(calls) == 3
 
 
-ADAPTIVE = br.Gibbs(draws=10, warmup=40, chains=2, target_ess=30.0, max_draws=5000)  # 20 draws have an ESS of 26 at most
+ADAPTIVE = br.Gibbs(
+    draws=10, warmup=40, chains=2, target_ess=30.0, max_draws=5000
+)  # 20 draws have an ESS of 26 at most
 
 
 def test_a_fit_goes_on_until_there_are_enough_effective_draws(data, monkeypatch):

@@ -12,7 +12,7 @@ from bayesrec import conjugate
 from bayesrec.blocks import State
 from bayesrec.conjugate import Table
 from bayesrec.data.batch import Batch
-from bayesrec.errors import DataError
+from bayesrec.errors import DataError, UnsupportedMethodError
 from bayesrec.models.base import Informants
 from bayesrec.posterior import Posterior
 
@@ -64,6 +64,10 @@ def informed(
     posterior: Posterior, users: np.ndarray, places: Iterable[tuple[int, int]], rows: Rows | None = None
 ) -> Iterator[Informed]:
     """For some draws, who informs ``users`` (codes), given ratings ``rows`` (user, item, domain, value), by default their own."""
+    if posterior.model.likelihood.whole:
+        raise UnsupportedMethodError(
+            f"this reads what single rows say, and {posterior.model.likelihood!r} counts cells without a row as well."
+        )
     if not len(users):
         return
     data, model = posterior.data, posterior.model

@@ -8,9 +8,10 @@ from bayesrec.inference.base import Method, fit, sample_prior
 from bayesrec.inference.gibbs import Gibbs
 from bayesrec.inference.nuts import NUTS
 from bayesrec.inference.svi import SVI
+from bayesrec.inference.vmp import VMP
 from bayesrec.posterior import Posterior, store
 
-__all__ = ["NUTS", "SVI", "Gibbs", "Method", "fit", "load", "sample_prior"]
+__all__ = ["NUTS", "SVI", "VMP", "Gibbs", "Method", "fit", "load", "sample_prior"]
 
 
 def load(path: str | Path) -> Posterior:
@@ -33,4 +34,4 @@ def load(path: str | Path) -> Posterior:
     ...     br.load(posterior.save(folder + "/model")).model
     PMF(rank=1, likelihood=Gaussian(user_noise=True), features=False)
     """
-    return Posterior(**store.load(path, {"Gibbs": Gibbs, "NUTS": NUTS, "SVI": SVI}))
+    return Posterior(**store.load(path, {"Gibbs": Gibbs, "NUTS": NUTS, "SVI": SVI, "VMP": VMP}))

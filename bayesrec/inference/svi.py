@@ -25,7 +25,7 @@ from bayesrec.models.features import item_loc
 from bayesrec.posterior import Posterior
 from bayesrec.sums import log_evidence, row_sums
 
-__all__ = ["SVI"]
+__all__ = ["SVI", "warn_if_asleep"]
 
 LAST_RATE = 0.02  # the learning rate falls along a cosine to this share of its start
 START_SWEEPS = 40
@@ -124,7 +124,7 @@ class SVI(Method):
             )
         everything = {name: np.stack([draws[name] for draws in kept]) for name in model.dims}
         posterior = Posterior(everything, model, self, data, schema, {"log_density": np.stack(stats)})
-        _warn_if_asleep(posterior)
+        warn_if_asleep(posterior)
         return posterior
 
     def _climb(self, bound: Bound, rng: np.random.Generator):
@@ -204,7 +204,7 @@ class Bound:
         return {name: np.stack(x) for name, x in out.items()}, np.array(stats)
 
 
-def _warn_if_asleep(posterior: Posterior) -> None:
+def warn_if_asleep(posterior: Posterior) -> None:
     """Say so if in a fit the factors explain nothing in the target, beyond what users' and items' means do."""
     data = posterior.data.mask(posterior.data.is_target)
     user, item, domain = (torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain))
@@ -221,8 +221,8 @@ def _warn_if_asleep(posterior: Posterior) -> None:
     if asleep:
         warnings.warn(
             f"the factors explain nothing in {asleep} of {len(spreads)} fits: p . q has an sd of {min(spreads):.3f} rating "
-            "sds over the target's rows. Either the ratings have no such structure or SVI collapsed to the bias model; more "
-            "steps, a lower learning_rate or another seed tell, and Gibbs does not collapse.",
+            "sds over the target's rows. Either the ratings have no such structure or the approximation collapsed to the bias model; "
+            "another seed or, for SVI, more steps and a lower learning_rate tell, and Gibbs does not collapse.",
             ConvergenceWarning,
             stacklevel=4,
         )

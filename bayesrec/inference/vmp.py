@@ -19,8 +19,9 @@ from bayesrec.inference.gibbs import cpus
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import warm_start
 from bayesrec.inference.svi import warn_if_asleep
-from bayesrec.inference.vmp_fit import SingleFit, TransferFit
-from bayesrec.inference.vmp_honesty import shape_of_tails
+from bayesrec.inference.vmp_honesty import item_shapes
+from bayesrec.inference.vmp_single import SingleFit
+from bayesrec.inference.vmp_transfer import TransferFit
 from bayesrec.inference.watch import Watch, watched
 from bayesrec.likelihoods import Gaussian
 from bayesrec.models.base import Model, Schema
@@ -58,10 +59,12 @@ class VMP(Method):
 
     Notes
     -----
-    The draws of a chain are independent. ``posterior.stats`` has, beside ``log_density``: ``elbo``, whose mean over the draws of
-    a chain is its ELBO but for a constant of the data (each is a log density of everything minus that of the approximation);
-    and ``khat``, one member after another: the Pareto shape of the ratios between the conditional density of a user or an item,
-    given draws of the rest, and its factor. Above .7 the factor misses what ties this member to the others.
+    The draws of a chain are independent. ``posterior.stats``, and so ``diagnostics()``, has beside ``log_density`` two more:
+
+    * ``elbo``: the log density of the ratings at a draw minus the divergence of the approximation from the prior. Its mean over
+      a chain's draws is that chain's ELBO (ratings in sd units).
+    * ``khat``: not of draws but of rated items at random, one after another: the Pareto shape of the ratios between an
+      item's conditional density, given draws of the rest, and its factor. Above .7 the factor misses what ties an item to its users.
 
     References
     ----------
@@ -80,3 +83,128 @@ class VMP(Method):
     draws: int = 250
     chains: int = 4
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("passes", 2), ("draws", 1), ("chains", 1), ("threads", 1)):
+            if name != "threads" or self.threads is not None:
+                object.__setattr__(self, name, whole_number(self, name, least))
+        object.__setattr__(self, "tolerance", positive_number(self, "tolerance"))
+
+    def run(
+        self,
+        model: Model,
+        data: Interactions,
+        schema: Schema,
+        seed: int,
+        progress: bool,
+        checkpoint: str | Path | None = None,
+        device: str = "cpu",
+        watch: Rows | None = None,
+    ) -> Posterior:
+        """Fit one chain after another; Ctrl-C ends the passes and keeps what was reached."""
+        needs_gibbs(self, checkpoint, device, None)
+        kind = _fit_of(model)
+        threads = self.threads or cpus()
+        kept: list[dict[str, np.ndarray]] = []
+        stats: list[dict[str, np.ndarray]] = []
+        watches: list[Watch] = []
+        unfinished, interrupted = [], False
+        with Progress("VMP", self.chains * self.passes, progress) as bar, ThreadPoolExecutor(threads) as pool:
+            table = schema.table(data)
+            table = replace(table, workers=Workers(threads, pool), weight=model.exponents(schema.n_domains))
+            for c in range(self.chains):
+                rng = np.random.default_rng([seed, c])
+                fit, passes, gain = None, 0, np.inf
+                try:
+                    fit = kind(model, table, warm_start(model, table, rng, START_SWEEPS)[0])
+                    passes, gain = self._climb(fit, len(data), bar)
+                except KeyboardInterrupt:
+                    interrupted = True
+                    if fit is None or not np.isfinite(fit.elbo):
+                        if not kept:
+                            raise
+                        break  # the chains before are better without this one
+                if gain >= self.tolerance:
+                    unfinished.append(c)
+                watches += [] if watch is None else [Watch(model, schema, watch)]
+                draws, one = self._draw(model, table, fit, rng, watches[c] if watches else None)
+                kept.append(draws)
+                stats.append(one)
+                bar.advance(self.passes - passes)
+                if interrupted:
+                    break
+        _say_unfinished(unfinished, interrupted, len(kept), self)
+        everything = {name: np.stack([draws[name] for draws in kept]) for name in model.dims}
+        all_stats = {name: np.stack([one[name] for one in stats]) for name in stats[0]}
+        seen = None if watch is None else watched(watches, schema, watch)
+        posterior = Posterior(everything, model, self, data, schema, all_stats, watched=seen)
+        warn_if_asleep(posterior)
+        return posterior
+
+    def _climb(self, fit: Any, n: int, bar: Progress) -> tuple[int, float]:
+        """Passes until the ELBO stands; how many, and the mean gain of the last ones in nats a rating."""
+        trace: list[float] = []
+        gain = np.inf
+        for _ in range(self.passes):
+            fit.advance()
+            if not np.isfinite(fit.elbo):
+                raise SamplingError(
+                    f"the ELBO is not finite after pass {len(trace) + 1}; look for ratings of extreme size."
+                )
+            trace.append(fit.elbo)
+            bar.advance()
+            if len(trace) > WINDOW:
+                gain = (trace[-1] - trace[-1 - WINDOW]) / (WINDOW * n)
+                if gain < self.tolerance:
+                    break
+        return len(trace), gain
+
+    def _draw(
+        self, model: Model, table: Table, fit: Any, rng: np.random.Generator, watch: Watch | None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Draws (draw, *event) of every site, and the stats (draw,)."""
+        out: dict[str, np.ndarray] = {}
+        density = np.empty(self.draws)
+        for s in range(self.draws):
+            state = fit.draw(rng)
+            state |= {"item_vector": fit.draw_items(state, rng)}
+            density[s] = model.log_density(state, table)
+            for name in model.dims:
+                value = np.asarray(state[name], dtype=np.float32)
+                if s == 0:
+                    out[name] = np.empty((self.draws, *value.shape), dtype=np.float32)
+                out[name][s] = value
+            if watch is not None:
+                watch.add(state)
+        shapes = item_shapes(model, table, out, fit.items, self.draws, rng)
+        return out, {"log_density": density, "elbo": density + fit.elbo - fit.noise.expected_density(), "khat": shapes}
+
+
+def _fit_of(model: Model) -> Any:
+    """The class that fits a model; UnsupportedMethodError where there is none."""
+    own = type(model).__module__.startswith("bayesrec.models.")  # a model of somebody else may have another prior
+    if type(model.likelihood) is not Gaussian:
+        raise UnsupportedMethodError(f"VMP fits Gaussian ratings, not {model.likelihood!r}; use br.Gibbs().")
+    if own and isinstance(model, SingleVector) and not model.features:
+        return SingleFit
+    options: Any = model
+    if own and not isinstance(model, SingleVector) and not model.features:
+        if options.link == "users" and options.source is None and options.prior_family in ("normal", "ard"):
+            return TransferFit
+    raise UnsupportedMethodError(
+        f"VMP has no closed form for {model!r}: it fits PMF, CollectiveMF and TransferMF(prior_family='normal' or 'ard') "
+        "without features, a source prior or link='distribution', and no model of one's own. br.Gibbs() and br.SVI() fit it."
+    )
+
+
+def _say_unfinished(chains: list[int], interrupted: bool, kept: int, method: VMP) -> None:
+    if interrupted:
+        text = f"interrupted: kept {kept} of {method.chains} chains, the last as it was."
+    elif chains:
+        text = (
+            f"the ELBO still rose by more than {method.tolerance:g} nats a rating and pass after {method.passes} passes in "
+            f"{len(chains)} of {method.chains} chains; raise passes."
+        )
+    else:
+        return
+    warnings.warn(text, ConvergenceWarning, stacklevel=4)

@@ -113,6 +113,10 @@ class Maps:
         mean[self.free] += np.linalg.cholesky(self.cov[chosen]) @ rng.standard_normal(len(self.free))
         coefficients = mean.reshape(self.mean.shape)
         maps = coefficients[1:].reshape(self.n_sources, self.size, self.size).transpose(0, 2, 1)
-        out: State = {"user_mean": coefficients[0], "user_cov": self.spread.draw(rng), "map_scale": self.scale.draw(rng)}
+        out: State = {
+            "user_mean": coefficients[0],
+            "user_cov": self.spread.draw(rng),
+            "map_scale": self.scale.draw(rng),
+        }
         maps = np.where(self.used, maps, self.prior.sd(out) * rng.standard_normal(maps.shape))
         return out | {"map": np.ascontiguousarray(maps)}

@@ -7,8 +7,6 @@ mode. The level is normal given ``x``. So a pass cannot lower the ELBO, but for 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from bayesrec.blocks import State
@@ -164,12 +162,15 @@ class Noise:
         self.within.update(self.apart, n.sum())
         self.between.update(self.level, rated.sum())
 
+    def expected_density(self) -> float:
+        """Expected log density of the ratings, given their squared errors at the last update."""
+        base = self.base
+        out = 0.5 * (self.count * (base.log_precision[:, None] + self.bent - np.log(2.0 * np.pi))).sum()
+        return float(out - 0.5 * (base.precision[:, None] * self.factor * self.squares).sum())
+
     def bound(self) -> float:
-        """Expected log density of the ratings given their squared errors, and all that the noise adds to the ELBO."""
-        count, base = self.count, self.base
-        out = 0.5 * (count * (base.log_precision[:, None] + self.bent - np.log(2.0 * np.pi))).sum()
-        out -= 0.5 * (base.precision[:, None] * self.factor * self.squares).sum()
-        out += base.bound()
+        """Expected log density of the ratings, and all that the noise adds to the ELBO."""
+        out = self.expected_density() + self.base.bound()
         if not self.by_user:
             return float(out)
         rated = self.per_user > 0
@@ -191,8 +192,3 @@ class Noise:
         level = self.share * total + spread * rng.standard_normal(len(total))
         leaf = level + out["level_within"] * rng.standard_normal(x.shape)
         return out | {"user_level": level, "user_log_precision": np.where(self.seen, x, leaf)}
-
-
-def noise_of(likelihood: Any, table: Table, state: State) -> Noise:
-    """Factors of the noise of a Gaussian likelihood, started from a state."""
-    return Noise(table, state, likelihood.user_noise)

@@ -58,7 +58,9 @@ def accumulate(indptr, index, value, weight, moments, size, out, first, last):
         stop = indptr[r + 1]
         for t in range(indptr[r], stop - 3, 4):  # four at a time: a sum is loaded and stored once for all
             a, b, c, d = moments[index[t]], moments[index[t + 1]], moments[index[t + 2]], moments[index[t + 3]]
-            wa, wb, wc, wd = (weight[t], weight[t + 1], weight[t + 2], weight[t + 3]) if weighted else (1.0, 1.0, 1.0, 1.0)
+            wa, wb, wc, wd = (
+                (weight[t], weight[t + 1], weight[t + 2], weight[t + 3]) if weighted else (1.0, 1.0, 1.0, 1.0)
+            )
             for k in range(width):
                 triangle[k] += wa * a[k] + wb * b[k] + wc * c[k] + wd * d[k]
             ya, yb, yc, yd = wa * value[t], wb * value[t + 1], wc * value[t + 2], wd * value[t + 3]

@@ -34,6 +34,7 @@ class Rows:
         self.size = start.shape[1]
         width, total = room(self.size)
         self.log_det = np.zeros(len(active))
+        self._root: tuple[np.ndarray, np.ndarray] | None = None
         self.sums = np.zeros((len(indptr) - 1, total))
         self.moments = np.zeros((len(active), width))
         moments_of(start, np.zeros((len(start), self.size, self.size)), self.moments)
@@ -49,6 +50,7 @@ class Rows:
 
     def solve(self, weight: np.ndarray, prior: np.ndarray, right: np.ndarray, group: np.ndarray) -> None:
         """Meet the sums, times ``weight`` (row, per), under normal priors by group: precision and linear term."""
+        self._root = None
 
         def run(first: int, last: int) -> int:
             return solve_rows(
@@ -64,13 +66,20 @@ class Rows:
         n = self.active.sum() * self.size
         return float(0.5 * (self.log_det[self.active].sum() + n * (1.0 + LOG_2PI)))
 
+    def normals(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means (n, R) and covariances (n, R, R) of some rows."""
+        mean, second = second_moments(self.moments[rows], self.size)
+        return mean, second - mean[:, :, None] * mean[:, None, :]
+
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Vectors (row, R) of the rows that ratings inform; zeros elsewhere."""
-        mean, second = second_moments(self.moments, self.size)
-        out = np.zeros(mean.shape)
-        cov = (second - mean[:, :, None] * mean[:, None, :])[self.active]
-        normals = rng.standard_normal((len(cov), self.size, 1))
-        out[self.active] = mean[self.active] + (np.linalg.cholesky(cov) @ normals)[..., 0]
+        rows = np.flatnonzero(self.active)
+        if self._root is None:
+            mean, cov = self.normals(rows)
+            self._root = mean, np.linalg.cholesky(cov)
+        mean, lower = self._root
+        out = np.zeros((len(self.active), self.size))
+        out[rows] = mean + (lower @ rng.standard_normal((*mean.shape, 1)))[..., 0]
         return out
 
 

@@ -56,6 +56,7 @@ class TransferFit:
         self.off = np.array([[(c >> k) & 1 for k in range(self.n_sources)] for c in range(n_on)], dtype=bool)
         self.both = self.has[:, :-1] & self.has[:, -1:]
         self.elbo = -np.inf
+        self._roots: Any = None
         self._items()
 
     def advance(self) -> None:
@@ -66,6 +67,7 @@ class TransferFit:
         self.noise.update(self._errors())
         self._population()
         self.elbo = self._bound()
+        self._roots = None
         self._items()
 
     def source_precision(self) -> tuple[np.ndarray, np.ndarray]:
@@ -153,65 +155,61 @@ class TransferFit:
         n_users, size = self.table.n_users, self.size
         maps = self.model.state_maps(out, self.n_sources)
         phi = scale[:, None] * rng.standard_normal((self.n_sources, n_users, size))
-        used, theta = phi.copy(), np.zeros((n_users, size))
+        used, theta = np.empty_like(phi), np.zeros((n_users, size))
         in_target = self.has[:, -1]
         choice = _choose(self.chance, rng)
-        self._draw_alone(phi, choice, rng)
+        if self._roots is None:
+            self._roots = self._settle()
+        alone, joint = self._roots
+        for k in range(self.n_sources):
+            free = self.off[choice, k] | ~in_target
+            phi[k] = np.where((free & self.has[:, k])[:, None], _drawn(alone[k], rng, n_users), phi[k])
         for c in range(len(self.off)):
-            members = np.flatnonzero(in_target & (choice == c))
-            if len(members):
-                x = self._joint(members, c, rng)
-                theta[members] = x[:, -size:]
-                for k in np.flatnonzero(~self.off[c]):
-                    phi[k, members] = x[:, k * size : (k + 1) * size]
+            members = in_target & (choice == c)
+            x = _drawn(joint[c], rng, n_users)
+            theta[members] = x[members, -size:]
+            for k in np.flatnonzero(~self.off[c]):
+                phi[k, members] = x[members, k * size : (k + 1) * size]
         # users without target rows are leaves: a gate, then theta given the source or a copy of it
         silent = ~in_target
         for k in range(self.n_sources):
-            off = self.has[:, k] & (rng.random(n_users) < out["gate"][k]) if self.gated else np.zeros(n_users, dtype=bool)
+            off = (
+                self.has[:, k] & (rng.random(n_users) < out["gate"][k]) if self.gated else np.zeros(n_users, dtype=bool)
+            )
             copy = scale[k] * rng.standard_normal((n_users, size))
             used[k] = np.where(off[:, None], copy, phi[k])
         normals = rng.standard_normal((n_users, size)) @ np.linalg.cholesky(out["user_cov"]).T
         prior = out["user_mean"] + np.einsum("kij,kuj->ui", maps, used) + normals
         return out | {"user_vector": np.where(silent[:, None], prior, theta), "source_vector": phi}
 
-    def _draw_alone(self, phi: np.ndarray, choice: np.ndarray, rng: np.random.Generator) -> None:
-        """Source vectors from their rows alone: of users without target rows, and where a gate is off."""
-        weight, prior = self.noise.weight(), self.source_precision()[0]
-        for k in range(self.n_sources):
-            off = self.off[choice, k] | ~self.has[:, -1]
-            members = np.flatnonzero(self.has[:, k] & off)
-            if len(members):
-                precision, linear = self._told(members, k, weight)
-                phi[k, members] = _normal(precision + np.diag(prior[k]), linear, rng)
-
-    def _told(self, members: np.ndarray, d: int, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the rows of domain ``d`` say of these users, (member, R, R) and (member, R)."""
-        n = len(members)
-        precision, linear = np.empty((n, self.size, self.size)), np.empty((n, self.size))
-        gram_of(self.users.sums[members * (self.n_sources + 1) + d], self.size, precision, linear)
-        w = weight[d, members]
-        return precision * w[:, None, None], linear * w[:, None]
-
-    def _joint(self, members: np.ndarray, c: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw (used, theta) of some users given their configuration."""
+    def _settle(self) -> tuple[list[Any], list[Any]]:
+        """What draws need: source vectors from their rows alone, by source; (used, theta) by configuration."""
+        size, n_users, n_domains = self.size, self.table.n_users, self.n_sources + 1
+        prior, weight = self.source_precision()[0], self.noise.weight()
         cross, gram = self.maps.natural()
-        size, n = self.size, len(members)
-        weight, prior = self.noise.weight(), self.source_precision()[0]
-        wide = (self.n_sources + 1) * size
-        a, right = np.zeros((n, wide, wide)), np.zeros((n, wide))
-        a[:, :-size, :-size] = gram[1:, 1:] + np.diag(prior.ravel())
-        a[:, :-size, -size:] = -cross[1:]
-        a[:, -size:, :-size] = -cross[1:].T
-        a[:, -size:, -size:] = self.maps.spread.precision
-        right[:, :-size], right[:, -size:] = -gram[0, 1:], cross[0]
-        for d in range(self.n_sources + 1):
-            if d < self.n_sources and self.off[c, d]:
-                continue
-            precision, linear = self._told(members, d, weight)
-            here = slice(d * size, (d + 1) * size)
-            a[:, here, here] += precision
-            right[:, here] += linear
-        return _normal(a, right, rng)
+        precision, linear = np.empty((n_users * n_domains, size, size)), np.empty((n_users * n_domains, size))
+        gram_of(self.users.sums, size, precision, linear)
+        precision = precision.reshape(n_users, n_domains, size, size) * weight.T[..., None, None]
+        linear = linear.reshape(n_users, n_domains, size) * weight.T[..., None]
+        alone, joint = [], []
+        for k in range(self.n_sources):
+            members = np.flatnonzero(self.has[:, k])
+            alone.append(_root(members, precision[members, k] + np.diag(prior[k]), linear[members, k]))
+        for c, off in enumerate(self.off):
+            members = np.flatnonzero(self.has[:, -1] & (self.chance[c] > 0.0))
+            wide = n_domains * size
+            a, right = np.zeros((len(members), wide, wide)), np.zeros((len(members), wide))
+            a[:, :-size, :-size] = gram[1:, 1:] + np.diag(prior.ravel())
+            a[:, :-size, -size:], a[:, -size:, :-size] = -cross[1:], -cross[1:].T
+            a[:, -size:, -size:] = self.maps.spread.precision
+            right[:, :-size], right[:, -size:] = -gram[0, 1:], cross[0]
+            for d in range(n_domains):
+                if d == self.n_sources or not off[d]:
+                    here = slice(d * size, (d + 1) * size)
+                    a[:, here, here] += precision[members, d]
+                    right[:, here] += linear[members, d]
+            joint.append(_root(members, a, right))
+        return alone, joint
 
     def draw_items(self, state: State, rng: np.random.Generator) -> np.ndarray:
         """Items from their own factor; without a rating from their population."""
@@ -225,8 +223,16 @@ def _choose(chance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (rng.random(chance.shape[1]) > np.cumsum(chance, 0)[:-1]).sum(0)
 
 
-def _normal(precision: np.ndarray, linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws (n, k) from normals with these precisions and linear terms."""
+def _root(members: np.ndarray, precision: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Members, means (member, k) and square roots (member, k, k) of the covariance of normals."""
     lower = np.linalg.cholesky(precision)
-    half = np.linalg.solve(lower, linear[..., None]) + rng.standard_normal((*linear.shape, 1))
-    return np.linalg.solve(lower.swapaxes(1, 2), half)[..., 0]
+    root = np.linalg.inv(lower).swapaxes(1, 2)
+    return members, (root @ (root.swapaxes(1, 2) @ linear[..., None]))[..., 0], root
+
+
+def _drawn(normals: tuple[np.ndarray, ...], rng: np.random.Generator, n_users: int) -> np.ndarray:
+    """Draws (user, k), zeros but for the members."""
+    members, mean, root = normals
+    out = np.zeros((n_users, mean.shape[1]))
+    out[members] = mean + (root @ rng.standard_normal((*mean.shape, 1)))[..., 0]
+    return out

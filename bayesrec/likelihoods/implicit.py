@@ -11,13 +11,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from bayesrec import conjugate, whole
+from bayesrec import conjugate
 from bayesrec.blocks import Block, State
 from bayesrec.conjugate import Table
 from bayesrec.distributions import half_t
 from bayesrec.errors import DataError, UnsupportedMethodError
 from bayesrec.likelihoods.base import Fitted, Latents, Likelihood, Units
 from bayesrec.likelihoods.predicted import Normals, Predicted
+from bayesrec.whole import Everywhere, grams
 
 __all__ = ["Implicit"]
 
@@ -57,7 +58,7 @@ class Implicit(Likelihood):
     {'noise': ('domain',), 'click': ('domain',), 'popularity': ('item',)}
     """
 
-    popularity_exponent: float = 0.4
+    popularity_exponent: float = 0.3
     unobserved: float = 1.0
     confidence: bool = False
 
@@ -183,12 +184,12 @@ class Implicit(Likelihood):
 
     def everywhere(
         self, state: State, table: Table, vectors: np.ndarray, members: list[np.ndarray] | None = None
-    ) -> whole.Everywhere:
+    ) -> Everywhere:
         """What a zero in all cells says of a vector, through the Gram matrices of the other side."""
         precision = self.unobserved / state["noise"] ** 2
         members = self._rated(state, table) if members is None else members
         alike = self.unobserved == 1.0 and not self.confidence
-        return whole.Everywhere(*whole.grams(vectors, members, precision), alike)
+        return Everywhere(*grams(vectors, members, precision), alike)
 
     def observed(self, state: State, table: Table, fitted: Fitted) -> tuple[np.ndarray, np.ndarray]:
         """Return what ``working`` does: the rest is the same for everybody."""

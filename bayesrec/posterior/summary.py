@@ -12,7 +12,7 @@ import torch
 from bayesrec import conjugate
 from bayesrec.conjugate import Table
 from bayesrec.data.seeds import checked_seed
-from bayesrec.errors import ConvergenceWarning, DataError
+from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
 from bayesrec.models import PMF
 from bayesrec.models.features import user_shift
 from bayesrec.posterior import predictive
@@ -35,6 +35,10 @@ NORMS = 0.9  # quantile of the norms of item designs that is the bound of the pr
 
 def as_prior(posterior: Posterior, side: str, privacy: Any, seed: int | None) -> SourcePrior:
     """Summarise each user's whitened and aligned vector; see :meth:`Posterior.as_prior`."""
+    if posterior.model.likelihood.whole:
+        raise UnsupportedMethodError(
+            f"this reads what single rows say, and {posterior.model.likelihood!r} counts cells without a row as well."
+        )
     _check(posterior, side)
     budget = None if privacy is None else checked_budget(privacy)
     rng = np.random.default_rng(None if seed is None else checked_seed(seed))
