@@ -18,9 +18,7 @@ if TYPE_CHECKING:
         TransferReport,
         Worth,
         assess_transfer,
-        borrowing,
         choose_power,
-        conflict,
         load,
         negative_transfer,
         relevance,
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
         transfer_datatree,
         worth_in_ratings,
     )
+    from bayesrec.diagnostics.borrowing import borrowing
+    from bayesrec.diagnostics.conflict import conflict
     from bayesrec.elicitation import next_question
     from bayesrec.evaluation import Evaluation, RankingEvaluation, evaluate, evaluate_ranking
     from bayesrec.exploration import Replay, replay
@@ -53,9 +53,9 @@ _HOME = {
     "Ordinal": "likelihoods",
     "Poisson": "likelihoods",
     "Posterior": "posterior",
-    "Replay": "exploration",
     "PowerChoice": "diagnostics",
     "RankingEvaluation": "evaluation",
+    "Replay": "exploration",
     "SVI": "inference",
     "SourcePrior": "sources",
     "Stack": "diagnostics",
@@ -102,9 +102,9 @@ __all__ = [
     "Ordinal",
     "Poisson",
     "Posterior",
-    "Replay",
     "PowerChoice",
     "RankingEvaluation",
+    "Replay",
     "SVI",
     "SourcePrior",
     "Stack",

@@ -18,7 +18,7 @@ def remembered(function: Callable[[State], np.ndarray], sites: tuple[str, ...]) 
 
     Updates never change an array in place, so an array that is the same object has the same values.
     """
-    seen: tuple[np.ndarray, ...] = ()
+    seen: tuple[Any, ...] = ()
     value = np.empty(0)
 
     def call(state: State) -> np.ndarray:

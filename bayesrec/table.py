@@ -85,7 +85,7 @@ class Table:
         """Sort ratings given as code arrays (rating,) and standardised values (rating,)."""
         if n_domains * n_users > CELLS:
             raise DataError(f"{n_users} users in {n_domains} domains are more than {CELLS} cells; split the data.")
-        out = sort_ratings(user, item, domain, value, n_users, n_items, n_domains)
+        out: dict[str, Any] = sort_ratings(user, item, domain, value, n_users, n_items, n_domains)
         return cls(
             n_users=n_users,
             n_items=n_items,

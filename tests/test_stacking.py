@@ -190,7 +190,7 @@ def test_saved_and_read(mixture, cells, tmp_path):
     (path / "stack.json").write_text("{")
     with pytest.raises(LoadError, match="cannot be read"):
         br.load(path)
-    with pytest.raises(LoadError, match="bayesrec.json"):
+    with pytest.raises(LoadError, match=r"bayesrec\.json"):
         br.load(tmp_path)
     (tmp_path / "mine").mkdir()
     with pytest.raises(DataError, match="not a saved stack"):

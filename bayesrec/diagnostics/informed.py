@@ -125,8 +125,8 @@ def _table(
 def _probe(posterior: Posterior, users: np.ndarray) -> Table:
     """A rating for each user, of the item that has most: what says how precise one would be."""
     item, domain = popularity(posterior).argmax(), posterior.schema.n_domains - 1
-    full = (np.full(len(users), code) for code in (item, domain))
-    return _table(posterior, users, np.arange(len(users)), *full, np.zeros(len(users)))
+    items, domains = (np.full(len(users), code) for code in (item, domain))
+    return _table(posterior, users, np.arange(len(users)), items, domains, np.zeros(len(users)))
 
 
 def popularity(posterior: Posterior) -> np.ndarray:

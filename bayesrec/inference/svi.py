@@ -221,8 +221,8 @@ def warn_if_asleep(posterior: Posterior) -> None:
     if asleep:
         warnings.warn(
             f"the factors explain nothing in {asleep} of {len(spreads)} fits: p . q has an sd of {min(spreads):.3f} rating "
-            "sds over the target's rows. Either the ratings have no such structure or the approximation collapsed to the bias model; "
-            "another seed or, for SVI, more steps and a lower learning_rate tell, and Gibbs does not collapse.",
+            "sds over the target's rows. Either the ratings have no such structure or the approximation collapsed to the bias "
+            "model; another seed or, for SVI, more steps and a lower learning_rate tell, and Gibbs does not collapse.",
             ConvergenceWarning,
             stacklevel=4,
         )

@@ -31,7 +31,8 @@ from bayesrec.workers import Workers
 
 __all__ = ["VMP"]
 
-START_SWEEPS = 5
+START_SWEEPS = 40  # of Gibbs: from fewer, passes end in worse optima
+ENOUGH = 50  # draws that tell the shape of a tail
 WINDOW = 5  # passes whose mean gain decides when to stop
 
 
@@ -41,8 +42,9 @@ class VMP(Method):
 
     Users and items are independent normals, each with a full covariance; gates, means, scales and covariances have the
     factors that are optimal given the rest; so do the noise levels of users, by quadrature. A pass updates everything once, in
-    closed form, and never lowers the ELBO. Draws of users then bring exact conditional draws of the items. Fits a Gaussian
-    likelihood with the models of this package; docs/methods.md says how far from Gibbs it ends, and when not to use it.
+    closed form, and never lowers the ELBO. Fits Gaussian ratings with the models of this package.
+    Spreads are narrower than those of Gibbs, and what is weak is pruned, such as the factors of a map: docs/methods.md says by
+    how much, and when not to use it.
 
     Parameters
     ----------
@@ -63,8 +65,9 @@ class VMP(Method):
 
     * ``elbo``: the log density of the ratings at a draw minus the divergence of the approximation from the prior. Its mean over
       a chain's draws is that chain's ELBO (ratings in sd units).
-    * ``khat``: not of draws but of rated items at random, one after another: the Pareto shape of the ratios between an
-      item's conditional density, given draws of the rest, and its factor. Above .7 the factor misses what ties an item to its users.
+    * ``khat``, from 50 draws on: not of draws but of rated items at random, one after another: the Pareto shape of the ratios between an
+      item's conditional density, given draws of the rest, and its factor. Above .7 the factor misses what ties the item to
+      its users.
 
     References
     ----------
@@ -176,8 +179,10 @@ class VMP(Method):
                 out[name][s] = value
             if watch is not None:
                 watch.add(state)
-        shapes = item_shapes(model, table, out, fit.items, self.draws, rng)
-        return out, {"log_density": density, "elbo": density + fit.elbo - fit.noise.expected_density(), "khat": shapes}
+        stats = {"log_density": density, "elbo": density + fit.elbo - fit.noise.expected_density()}
+        if self.draws >= ENOUGH:
+            stats["khat"] = item_shapes(model, table, out, fit.items, self.draws, rng)
+        return out, stats
 
 
 def _fit_of(model: Model) -> Any:
@@ -187,14 +192,18 @@ def _fit_of(model: Model) -> Any:
         raise UnsupportedMethodError(f"VMP fits Gaussian ratings, not {model.likelihood!r}; use br.Gibbs().")
     if own and isinstance(model, SingleVector) and not model.features:
         return SingleFit
-    options: Any = model
-    if own and not isinstance(model, SingleVector) and not model.features:
-        if options.link == "users" and options.source is None and options.prior_family in ("normal", "ard"):
-            return TransferFit
+    if own and not isinstance(model, SingleVector) and _closed(model):
+        return TransferFit
     raise UnsupportedMethodError(
         f"VMP has no closed form for {model!r}: it fits PMF, CollectiveMF and TransferMF(prior_family='normal' or 'ard') "
         "without features, a source prior or link='distribution', and no model of one's own. br.Gibbs() and br.SVI() fit it."
     )
+
+
+def _closed(model: Any) -> bool:
+    """Whether a model with a map has closed forms."""
+    families = model.link == "users" and model.prior_family in ("normal", "ard")
+    return bool(families and model.source is None and not model.features)
 
 
 def _say_unfinished(chains: list[int], interrupted: bool, kept: int, method: VMP) -> None:

@@ -83,10 +83,7 @@ def add_row(row, w, size, precision, linear):
     width, _ = room(size)
     for i in range(size):
         a = i + (i > 0)  # bias meets z_0 = 1, factor k meets z_{k + 1}; z_1 is the bias of the other side
-        if i == 0:
-            cross = row[place(0, 1, size)]
-        else:
-            cross = row[place(1, a, size)]
+        cross = row[place(0, 1, size)] if i == 0 else row[place(1, a, size)]
         linear[i] += w * (row[width + a] - cross)
         for j in range(i, size):
             precision[i, j] += w * row[place(a, j + (j > 0), size)]

@@ -66,8 +66,10 @@ class Schema:
         levels = tuple(one.levels for one in units)
         item_domain = torch.from_numpy(np.array(data.item_domain))
         ids = data.users.decode(np.arange(data.n_users))
-        sizes = data.n_users, data.n_items, data.domains
-        return cls(*sizes, item_domain, center, scale, ids, levels, **matrices(data))
+        of_features: dict[str, Any] = matrices(data)
+        return cls(
+            data.n_users, data.n_items, data.domains, item_domain, center, scale, ids, levels, **of_features
+        )  # fmt: skip
 
     @property
     def n_domains(self) -> int:

@@ -133,7 +133,8 @@ def _usable(posterior: Posterior, batch: Batch) -> Batch:
 def _subset(batch: Batch, keep: np.ndarray) -> Batch:
     names = ("user", "item", "domain", "value", "time", "user_id", "item_id", "domain_name")
     parts: dict[str, Any] = {name: getattr(batch, name) for name in names}
-    return replace(batch, **{name: part if part is None else part[keep] for name, part in parts.items()})
+    kept: dict[str, Any] = {name: part if part is None else part[keep] for name, part in parts.items()}
+    return replace(batch, **kept)
 
 
 def _new_rows(data: Interactions, batch: Batch) -> Interactions:

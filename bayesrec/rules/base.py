@@ -21,9 +21,11 @@ def itemwise(rule: Rule) -> Rule:
 
 
 def is_number(x: object) -> bool:
+    """Whether x is a finite number and no truth value."""
     return isinstance(x, (int, float, np.number)) and not isinstance(x, bool) and bool(np.isfinite(x))
 
 
 def check_length(rule: str, n: object) -> None:
+    """Refuse a length of a list that is no whole number of at least 1."""
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise DataError(f"{rule}: n must be a whole number of at least 1, not {n!r}")
