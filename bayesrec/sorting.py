@@ -12,7 +12,7 @@ __all__ = ["sort_ratings"]
 
 
 def sort_ratings(user, item, domain, value, n_users: int, n_items: int, n_domains: int) -> dict[str, np.ndarray]:
-    """The arrays of a :class:`bayesrec.conjugate.Table` from code arrays and values (rating,) in any order.
+    """The arrays of a :class:`bayesrec.table.Table` from code arrays and values (rating,) in any order.
 
     Ratings of a user in a domain are sorted by item, those of an item by user and domain; equals stay in the order they came.
     """

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import bayesrec as br
-from bayesrec import conjugate
-from bayesrec.conjugate import Table
+from bayesrec import table
+from bayesrec.table import Table
 from bayesrec.sorting import sort_ratings
 
 
@@ -87,5 +87,5 @@ def test_a_fit_takes_less_than_three_times_the_ratings(monkeypatch):
     method = br.Gibbs(draws=1, warmup=1, chains=1, threads=1)
     br.fit(br.models.PMF(rank=4), data, method, progress=False)  # compiles
     assert peak_of_a_fit(data, method) < 3.0
-    monkeypatch.setattr(conjugate, "sort_ratings", lambda *args: narrow(by_lexsort(*args)))
+    monkeypatch.setattr(table, "sort_ratings", lambda *args: narrow(by_lexsort(*args)))
     assert peak_of_a_fit(data, method) > 3.5

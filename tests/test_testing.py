@@ -78,9 +78,9 @@ class InPlace(PMF):
 class TorchDice(PMF):
     """Disturbs torch's global generator when it predicts."""
 
-    def population(self, latents):
+    def population(self, latents, schema):
         torch.rand(1)
-        return super().population(latents)
+        return super().population(latents, schema)
 
 
 class Diary(PMF):
@@ -94,8 +94,8 @@ class Diary(PMF):
 class NarrowPopulation(TransferMF):
     """Is too sure about people nobody has seen."""
 
-    def population(self, latents):
-        out = super().population(latents)
+    def population(self, latents, schema):
+        out = super().population(latents, schema)
         return dataclasses.replace(out, user_cov=0.5 * out.user_cov)
 
 
@@ -126,8 +126,8 @@ class QuietStrangers(br.Gaussian):
 class ShiftedItems(CollectiveMF):
     """Takes an unknown item for a good one."""
 
-    def population(self, latents):
-        out = super().population(latents)
+    def population(self, latents, schema):
+        out = super().population(latents, schema)
         return dataclasses.replace(out, item={"item_vector": latents["item_mean"] + 0.5})
 
 

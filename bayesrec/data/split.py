@@ -10,6 +10,8 @@ from bayesrec.data.interactions import Interactions
 from bayesrec.data.seeds import generator
 from bayesrec.errors import DataError
 
+__all__ = ["cold_items", "cold_users", "holdout", "kfold_users", "temporal"]
+
 
 def holdout(data: Interactions, fraction: float = 0.1, seed: int = 0) -> tuple[Interactions, Interactions]:
     """Hold out random target rows. Stable.

@@ -14,6 +14,7 @@ from bayesrec.diagnostics.informed import (
     checked_draws,
     designs,
     informed,
+    needs_rows,
     popularity,
     spread_out,
     target_rows,
@@ -87,6 +88,7 @@ def borrowing(posterior: Posterior, frame: Any = None, draws: int = 100) -> Any:
     """
     places = spread_out(posterior, checked_draws(draws))
     posterior.require_data("borrowing")
+    needs_rows(posterior, "borrowing")
     data = posterior.data
     if frame is None:
         total = np.zeros((2, data.n_users))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bayesrec import conjugate
 from bayesrec.blocks import State
 from bayesrec.conjugate import Table
 from bayesrec.data.batch import Batch
@@ -60,14 +59,19 @@ def spread_out(posterior: Posterior, draws: int) -> list[tuple[int, int]]:
     return [divmod(int(s), posterior.n_draws) for s in np.unique(np.linspace(0, n - 1, min(draws, n)).astype(int))]
 
 
+def needs_rows(posterior: Posterior, what: str) -> None:
+    """Refuse likelihoods to which cells without a row say something as well."""
+    if posterior.model.likelihood.whole:
+        raise UnsupportedMethodError(
+            f"{what} counts in rows, and {posterior.model.likelihood!r} counts cells without a row as well; "
+            "br.source_weight says what each prediction rests on."
+        )
+
+
 def informed(
     posterior: Posterior, users: np.ndarray, places: Iterable[tuple[int, int]], rows: Rows | None = None
 ) -> Iterator[Informed]:
     """For some draws, who informs ``users`` (codes), given ratings ``rows`` (user, item, domain, value), by default their own."""
-    if posterior.model.likelihood.whole:
-        raise UnsupportedMethodError(
-            f"this reads what single rows say, and {posterior.model.likelihood!r} counts cells without a row as well."
-        )
     if not len(users):
         return
     data, model = posterior.data, posterior.model
@@ -83,15 +87,14 @@ def informed(
     for chain, draw in places:
         state = posterior.draw(chain, draw, users=users)
         response, weight = model.observed(state, table)
-        gram, linear = conjugate.row_grams(table.user_ptr, table.user_item, response, weight, state["item_vector"])
-        size = gram.shape[-1]
+        gram, linear = model.told(state, table)
         above = response[target] - state["item_vector"][what, 0]
         yield Informed(
             [chain, draw],
             state,
             model.prior_precision(state, table),
-            gram.reshape(table.n_users, table.n_domains, size, size)[:, -1],
-            linear.reshape(table.n_users, table.n_domains, size)[:, -1],
+            gram[:, -1],
+            linear[:, -1],
             np.bincount(who, weight[target] * above**2, minlength=table.n_users),
             np.asarray(model.observed(state, probe)[1], dtype=np.float64),
         )

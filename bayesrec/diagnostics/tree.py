@@ -8,7 +8,7 @@ import numpy as np
 
 from bayesrec.diagnostics.borrowing import of_users
 from bayesrec.diagnostics.conflict import tested
-from bayesrec.diagnostics.informed import checked_draws, informed
+from bayesrec.diagnostics.informed import checked_draws, informed, needs_rows
 from bayesrec.likelihoods import Gaussian
 from bayesrec.posterior import Posterior
 from bayesrec.posterior.arviz import called, coordinates
@@ -56,6 +56,7 @@ def transfer_datatree(posterior: Posterior, draws: int = 100, log_likelihood: bo
 
     draws = checked_draws(draws)
     posterior.require_data("transfer_datatree")
+    needs_rows(posterior, "transfer_datatree")
     data, chains = posterior.data, posterior.n_chains
     picked = np.unique(np.linspace(0, posterior.n_draws - 1, max(1, draws // chains)).astype(int))
     places = [(chain, int(draw)) for chain in range(chains) for draw in picked]

@@ -65,9 +65,9 @@ class VMP(Method):
 
     * ``elbo``: the log density of the ratings at a draw minus the divergence of the approximation from the prior. Its mean over
       a chain's draws is that chain's ELBO (ratings in sd units).
-    * ``khat``, from 50 draws on: not of draws but of rated items at random, one after another: the Pareto shape of the ratios between an
-      item's conditional density, given draws of the rest, and its factor. Above .7 the factor misses what ties the item to
-      its users.
+    * ``khat``, from 50 draws on: not of draws but of rated items at random, one after another: the Pareto shape of the
+      ratios between an item's conditional density, averaged over draws of the rest, and its factor. Above .7 the factor is
+      too narrow to stand for it.
 
     References
     ----------

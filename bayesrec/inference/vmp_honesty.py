@@ -1,12 +1,13 @@
-"""How far a variational factor is from the conditionals that it stands for: Pareto shapes. Internal."""
+"""Whether variational factors are as wide as the conditionals that they stand for: Pareto shapes. Internal."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from arviz_stats.base import array_stats
+from scipy.special import logsumexp
 
 from bayesrec.conjugate import Table
 from bayesrec.inference.vmp_sides import Rows
@@ -14,27 +15,26 @@ from bayesrec.models.base import Model
 
 __all__ = ["item_shapes"]
 
+LOOKED = 100
 MOST = 2000  # ratings that an item may have to be looked at: more of them cost much and tell no more
 
 
 def item_shapes(
     model: Model, table: Table, draws: dict[str, np.ndarray], factor: Rows, n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Pareto shapes (n,) of the ratios between conditional and factor, for ``n`` rated items at random, with repetition.
+    """Pareto shapes (n,) of what an item's factor should be to what it is, for at most LOOKED rated items at random, repeated.
 
-    Given a draw of all the rest an item is normal, with a known density; averaged over draws of the rest these conditionals
-    are what the factor would be if it knew of the dependence. The ratios are taken at the item's own draws.
+    Given a draw of all the rest an item is normal. The mean of these densities over the draws is what its factor would be if it
+    spread with the rest; its ratio to the factor is taken at the item's own draws. A factor that is too narrow has a heavy tail.
     """
     counts = np.diff(table.item_ptr)
     known = np.flatnonzero((counts > 0) & (counts <= max(MOST, counts.min(initial=MOST, where=counts > 0))))
-    chosen = rng.choice(known, min(n, len(known)), replace=False)
-    index = model.rater_index(table)
+    chosen = rng.choice(known, min(n, LOOKED, len(known)), replace=False)
+    index, likelihood = model.rater_index(table), cast(Any, model.likelihood)
     raters = model.raters({name: torch.from_numpy(x) for name, x in draws.items() if name.endswith("_vector")}).numpy()
     weights = np.stack(
         [
-            table.powered(
-                model.likelihood.cell_precision({k: draws[k][s].astype(float) for k in model.likelihood.dims}, table)
-            )
+            table.powered(likelihood.cell_precision({k: draws[k][s].astype(float) for k in likelihood.dims}, table))
             for s in range(len(raters))
         ]
     ).reshape(len(raters), -1)
@@ -55,9 +55,12 @@ def _shape(
     precision[:, np.arange(tau.shape[1]), np.arange(tau.shape[1])] += tau
     linear = tau * draws["item_mean"][:, table.item_domain[i]] + (weighted * r[..., None]).sum(1)
     x = draws["item_vector"][:, i].astype(float)
+    lower = np.linalg.cholesky(precision)
+    centre = np.linalg.solve(precision, linear[..., None])[..., 0]
+    apart = np.einsum("tij,sti->stj", lower, x[:, None] - centre[None])  # the draw's place under every conditional
+    log_det = np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(1)
+    mixture = logsumexp(log_det - 0.5 * (apart**2).sum(2), axis=1) - np.log(len(x))
     mean, cov = factor.normals(np.array([i]))
-    own = np.linalg.inv(cov[0])
-    apart, off = x - np.linalg.solve(precision, linear[..., None])[..., 0], x - mean[0]
-    ratios = 0.5 * np.linalg.slogdet(precision)[1] - 0.5 * np.einsum("si,sij,sj->s", apart, precision, apart)
-    ratios -= 0.5 * np.linalg.slogdet(own)[1] - 0.5 * np.einsum("si,ij,sj->s", off, own, off)
-    return float(array_stats.psislw(ratios)[1])
+    root = np.linalg.cholesky(np.linalg.inv(cov[0]))
+    own = np.log(np.diag(root)).sum() - 0.5 * (((x - mean[0]) @ root) ** 2).sum(1)
+    return float(array_stats.psislw(own - mixture)[1])  # it takes the negative of log ratios

@@ -74,9 +74,9 @@ def user_factors(
                 if not count[d, u] > 0.0:
                     continue
                 others = 0.0
-                for e in range(count.shape[0]):
-                    if e != d and count[e, u] > 0.0:
-                        others += mean[e, u]
+                for other in range(count.shape[0]):
+                    if other != d and count[other, u] > 0.0:
+                        others += mean[other, u]
                 pull = within * share * others
                 n, s = count[d, u], squares[d, u]
                 mode, curvature = _mode(mean[d, u], n, s, own, pull, bound)

@@ -168,8 +168,9 @@ class TransferFit:
             members = in_target & (choice == c)
             x = _drawn(joint[c], rng, n_users)
             theta[members] = x[members, -size:]
-            for k in np.flatnonzero(~self.off[c]):
-                phi[k, members] = x[members, k * size : (k + 1) * size]
+            for k in range(self.n_sources):
+                if not self.off[c, k]:
+                    phi[k, members] = x[members, k * size : (k + 1) * size]
         # users without target rows are leaves: a gate, then theta given the source or a copy of it
         silent = ~in_target
         for k in range(self.n_sources):

@@ -187,7 +187,7 @@ def convergence(found: Chains, one_chain: bool, approximate: bool = False) -> st
     """Whether the chains agree, in a sentence or two. Predictions come first: the page rests on them."""
     if approximate:
         return (
-            "This fit is a quick approximation (SVI), not a simulation: its draws agree whether it is good or not. It tends to "
+            "This fit is a variational approximation, not a simulation: its draws agree whether it is good or not. It tends to "
             "be too sure of itself, so look at the section on intervals."
         )
     if np.isnan(found.rhat):
