@@ -102,7 +102,7 @@ def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, 
     return out
 
 
-def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng, given=None, rest=None):
+def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng, given=None, rest=None, present=None):
     """Draw gates, target factors and source factors of all users; see :func:`bayesrec.kernels.transfer_rows`.
 
     Parameters
@@ -110,7 +110,9 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
     given : tuple of ndarray, optional
         Precision (source, user, R, R) and linear term (source, user, R) that add to what the source rows say.
     rest : bayesrec.whole.Everywhere, optional
-        Adds to what the rows of a domain say of every user who has some.
+        Adds to what the rows of a domain say of every user who is present.
+    present : ndarray of bool, (domain, user), optional
+        Of whom the cells of a domain say something; without, those with rows there.
 
     Returns
     -------
@@ -132,6 +134,7 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
     if given is None:
         given = np.empty((0, table.n_users, size, size)), np.empty((0, table.n_users, size))
     common = (np.empty((0, size, size)), np.empty((0, size))) if rest is None else (rest.precision, rest.linear)
+    present = table.count > 0 if present is None else present
     keys = [key_of(rng) for _ in range(1 + 2 * n_sources)]
     normals = np.empty((len(keys), table.n_users, size))
     uniforms = rng.random((n_sources, table.n_users))
@@ -142,8 +145,8 @@ def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate,
         for key, out in zip(keys, normals, strict=True):
             kernels.normals(key, out, first, last)
         counts = kernels.transfer_rows(
-            table.user_ptr, table.user_item, value, weight, item, scale, mean, cov, maps, off, gated, *given, *common, normals,
-            uniforms, theta, phi, used, on, log_odds, first, last,
+            table.user_ptr, table.user_item, value, weight, present, item, scale, mean, cov, maps, off, gated, *given, *common,
+            normals, uniforms, theta, phi, used, on, log_odds, first, last,
         )  # fmt: skip
         return np.array(counts)
 

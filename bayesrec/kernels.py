@@ -212,15 +212,16 @@ def _meet(t, lin, gram, linear, jitter, after, inverse):
 
 @compiled
 def transfer_rows(
-    indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, given, given_linear, common,
-    common_linear, normals, uniforms, theta, phi, phi_used, gate, log_odds, first, last,
+    indptr, index, value, weight, present, item, prior_scale, user_mean, user_cov, maps, off, gated, given, given_linear,
+    common, common_linear, normals, uniforms, theta, phi, phi_used, gate, log_odds, first, last,
 ):  # fmt: skip
     """Draw (gate, theta, phi) of users first..last jointly; returns failures and rows that needed jitter.
 
     The ratings of user ``u`` in domain ``d`` are ``indptr[u * D + d] .. indptr[u * D + d + 1]``; the target is the
-    last domain. ``given`` (source, user, R, R) and ``given_linear`` (source, user, R), or arrays without a source, add to what
-    the source rows say of phi: natural parameters. ``common`` (domain, R, R) and ``common_linear`` (domain, R), or arrays
-    without a domain, add to what the rows of a domain say of every user who has some. ``off[k]`` is the prior probability that
+    last domain; ``present`` (domain, user) says of whom the cells of a domain tell something. ``given`` (source, user, R, R) and
+    ``given_linear`` (source, user, R), or arrays without a source, add to what the source rows say of phi: natural parameters.
+    ``common`` (domain, R, R) and ``common_linear`` (domain, R), or arrays
+    without a domain, add to what the rows of a domain say of every user who is present. ``off[k]`` is the prior probability that
     source ``k``'s gate is off (``gated`` False: never off).
     Given the gates, all phi are integrated out of theta's prior one after another: phi_k has precision ``P + G + W' T W``,
     P its prior's, G its rows' where the gate is on (0 where it is off), T theta's precision so far. The gates are drawn with
@@ -280,7 +281,7 @@ def transfer_rows(
         # what each source says of its own factors, and what the target rows say of theta
         for k in range(n_sources):
             row = u * n_domains + k
-            rows = indptr[row + 1] > indptr[row]
+            rows = present[k, u]
             has[k] = rows or (n_given > 0 and given[k, u].any())
             if not has[k]:
                 continue
@@ -297,9 +298,10 @@ def transfer_rows(
             )
         start = indptr[u * n_domains + n_domains - 1]
         stop = indptr[u * n_domains + n_domains]
+        in_target = present[n_sources, u]
         gram[:, :] = 0.0
         target[:] = 0.0
-        if stop > start and len(common) > 0:
+        if in_target and len(common) > 0:
             gram[:size, :size] += common[n_sources]
             target[:size] += common_linear[n_sources]
         accumulate(start, stop, index, value, weight, factors, bias, memory, gram, target)
@@ -326,7 +328,7 @@ def transfer_rows(
                         gate[k, u] = True
                         continue
                     odds = np.log1p(-off[k]) - np.log(off[k])
-                    met = has[k] and stop > start
+                    met = has[k] and in_target
                 elif met:
                     break
                 if met or k == n_sources:

@@ -43,6 +43,8 @@ class Table:
         Features of users and items, for models that use them.
     weight : ndarray, (domain,), optional
         Power to which the density of each domain's ratings is raised; 1 without.
+    in_fit : ndarray of bool, (user,)
+        Users with ratings whom a fit knows; those who are folded in later are not.
 
     Codes and cells are int32, values float64.
     """
@@ -65,6 +67,7 @@ class Table:
     user_x: Any = None
     item_x: Any = None
     weight: np.ndarray | None = None
+    in_fit: Any = None
 
     @classmethod
     def build(
@@ -81,17 +84,20 @@ class Table:
         user_ids=None,
         user_x=None,
         item_x=None,
+        newcomers=0,
     ) -> Table:
-        """Sort ratings given as code arrays (rating,) and standardised values (rating,)."""
+        """Sort ratings given as code arrays (rating,) and standardised values (rating,); the last users are newcomers."""
         if n_domains * n_users > CELLS:
             raise DataError(f"{n_users} users in {n_domains} domains are more than {CELLS} cells; split the data.")
         out: dict[str, Any] = sort_ratings(user, item, domain, value, n_users, n_items, n_domains)
+        count = np.ascontiguousarray(np.diff(out["user_ptr"]).reshape(n_users, n_domains).T)
         return cls(
             n_users=n_users,
             n_items=n_items,
             n_domains=n_domains,
             item_domain=np.ascontiguousarray(item_domain),
-            count=np.ascontiguousarray(np.diff(out["user_ptr"]).reshape(n_users, n_domains).T),
+            count=count,
+            in_fit=(count > 0).any(0) & (np.arange(n_users) < n_users - newcomers),
             user_ids=user_ids,
             user_x=user_x,
             item_x=item_x,

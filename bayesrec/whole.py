@@ -55,17 +55,19 @@ def add(rest: Everywhere | None, seen: np.ndarray, gram: np.ndarray, linear: np.
             linear[seen[:, d], d] += rest.linear[d]
 
 
-def spectral(table: Table, value: np.ndarray, rank: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def spectral(
+    table: Table, value: np.ndarray, present: np.ndarray, rank: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of users (user, R) and items (item, R) from the truncated SVD of all cells: where a chain may start.
 
     Domains are tied by the users whom they share, often few. From a random start the factors of one would turn into those of
-    another by small steps. Cells of users without rows in a domain stand at the mean of their column.
+    another by small steps. Cells of users who are not ``present`` (domain, user) stand at the mean of their column.
     """
     shape = table.n_users, table.n_items
     users, items = 0.3 * rng.standard_normal((shape[0], rank + 1)), 0.1 * rng.standard_normal((shape[1], rank + 1))
     users[:, 0] = 0.0
     x = sparse.csr_matrix((value, table.user_item, table.user_ptr[:: table.n_domains]), shape=shape)
-    seen = (table.count > 0).astype(np.float64)
+    seen = present.astype(np.float64)
     total, here = np.asarray(x.sum(0)).ravel(), np.maximum(seen.sum(1), 1.0)
     items[:, 0] = total / here[table.item_domain]
     centre = np.where(table.item_domain == np.arange(table.n_domains)[:, None], items[:, 0], 0.0)

@@ -133,7 +133,7 @@ def test_sweeps_are_those_of_the_matrix_written_out(name, which):
     ("name", "which", "module", "fault"),
     [
         ("CollectiveMF", "alike", (implicit, "grams"), {"_2": lambda p: 1.01 * p}),
-        ("CollectiveMF", "weak zeros", (whole, "draw_rows"), {"seen": lambda seen: seen | True}),
+        ("CollectiveMF", "weak zeros", (whole, "draw_rows"), {"_12": lambda seen: seen | True}),
         ("TransferMF", "alike", (implicit, "grams"), {"_2": lambda p: 1.01 * p}),
         ("PMF", "alike", (conjugate, "half_t_scale"), {"_1": lambda s: 1.01 * np.asarray(s)}),
     ],

@@ -10,8 +10,8 @@ import pytest
 
 import bayesrec as br
 from bayesrec import table
-from bayesrec.table import Table
 from bayesrec.sorting import sort_ratings
+from bayesrec.table import Table
 
 
 def by_lexsort(user, item, domain, value, n_users, n_items, n_domains):

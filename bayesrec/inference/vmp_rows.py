@@ -24,6 +24,7 @@ __all__ = [
     "solve_rows",
 ]
 
+CACHED = 2**17  # numbers: 1 MiB
 LINE = 8  # numbers: rows begin at multiples of it
 
 
@@ -47,34 +48,51 @@ def place(i, j, size):
 
 
 @compiled
-def accumulate(indptr, index, value, weight, moments, size, out, first, last):
-    """Sums (row, room) of rows first..last; ``weight`` multiplies each rating, and has no entry where all are one."""
+def _add_ratings(start, stop, index, value, weight, moments, size, row):
+    """Add ratings start..stop to a row of sums."""
     width, _ = room(size)
     weighted = len(weight) > 0
-    for r in range(first, last):
-        row = out[r]
-        row[:] = 0.0
-        triangle, linear = row[:width], row[width:]
-        stop = indptr[r + 1]
-        for t in range(indptr[r], stop - 3, 4):  # four at a time: a sum is loaded and stored once for all
-            a, b, c, d = moments[index[t]], moments[index[t + 1]], moments[index[t + 2]], moments[index[t + 3]]
-            wa, wb, wc, wd = (
-                (weight[t], weight[t + 1], weight[t + 2], weight[t + 3]) if weighted else (1.0, 1.0, 1.0, 1.0)
-            )
-            for k in range(width):
-                triangle[k] += wa * a[k] + wb * b[k] + wc * c[k] + wd * d[k]
-            ya, yb, yc, yd = wa * value[t], wb * value[t + 1], wc * value[t + 2], wd * value[t + 3]
-            for k in range(size + 1):
-                linear[k] += ya * a[k] + yb * b[k] + yc * c[k] + yd * d[k]
-            squares = ya * value[t] + yb * value[t + 1] + yc * value[t + 2] + yd * value[t + 3]
-            linear[size + 1] += squares
-        for t in range(stop - (stop - indptr[r]) % 4, stop):
-            w, a, y = weight[t] if weighted else 1.0, moments[index[t]], value[t]
-            for k in range(width):
-                triangle[k] += w * a[k]
-            for k in range(size + 1):
-                linear[k] += w * y * a[k]
-            linear[size + 1] += w * y * y
+    triangle, linear = row[:width], row[width:]
+    for t in range(start, stop - 3, 4):  # four at a time: a sum is loaded and stored once for all
+        a, b, c, d = moments[index[t]], moments[index[t + 1]], moments[index[t + 2]], moments[index[t + 3]]
+        wa, wb, wc, wd = (weight[t], weight[t + 1], weight[t + 2], weight[t + 3]) if weighted else (1.0, 1.0, 1.0, 1.0)
+        for k in range(width):
+            triangle[k] += wa * a[k] + wb * b[k] + wc * c[k] + wd * d[k]
+        ya, yb, yc, yd = wa * value[t], wb * value[t + 1], wc * value[t + 2], wd * value[t + 3]
+        for k in range(size + 1):
+            linear[k] += ya * a[k] + yb * b[k] + yc * c[k] + yd * d[k]
+        squares = ya * value[t] + yb * value[t + 1] + yc * value[t + 2] + yd * value[t + 3]
+        linear[size + 1] += squares
+    for t in range(stop - (stop - start) % 4, stop):
+        w, a, y = weight[t] if weighted else 1.0, moments[index[t]], value[t]
+        for k in range(width):
+            triangle[k] += w * a[k]
+        for k in range(size + 1):
+            linear[k] += w * y * a[k]
+        linear[size + 1] += w * y * y
+
+
+@compiled
+def accumulate(indptr, index, value, weight, moments, size, out, first, last):
+    """Sums (row, room) of rows first..last; ``weight`` multiplies each rating, and has no entry where all are one.
+
+    Moments are read CACHED numbers at a time by all rows in turn, so that they stay in the cache: each row takes its ratings as
+    far as their ``index`` stays below a bound that rises. Where a row's index falls, all the rest waits for the last round.
+    """
+    others = max(1, CACHED // moments.shape[1])
+    place = indptr[first:last].copy()
+    out[first:last] = 0.0
+    for bound in range(others, len(moments) + others, others):
+        for r in range(first, last):
+            start, end = place[r - first], indptr[r + 1]
+            stop = start
+            if bound >= len(moments):
+                stop = end
+            while stop < end and index[stop] < bound:
+                stop += 1
+            if stop > start:
+                _add_ratings(start, stop, index, value, weight, moments, size, out[r])
+                place[r - first] = stop
 
 
 @compiled

@@ -104,6 +104,11 @@ class Likelihood(ABC):
         return False
 
     @property
+    def tempers(self) -> bool:
+        """Whether its updates know powers of its density, the ``weight`` of a table."""
+        return self.svi
+
+    @property
     def fixed(self) -> tuple[str, ...]:
         """Sites that are known from the data."""
         return ()
@@ -178,6 +183,10 @@ class Likelihood(ABC):
         ``vectors`` are those of the other side, ``members`` the rows of it that have cells, for each domain; items without.
         """
         return None
+
+    def present(self, table: Table) -> np.ndarray:
+        """Users of whom the cells of a domain say something, bool (domain, user): those with ratings there."""
+        return table.count > 0
 
     def response(self, state: State, table: Table) -> np.ndarray:
         """Response of each rating in user order: the rating, unless it is a measurement of something latent."""

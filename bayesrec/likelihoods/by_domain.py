@@ -85,6 +85,11 @@ class ByDomain(Likelihood):
         return any(one.whole for _, one in self.parts)
 
     @property
+    def tempers(self) -> bool:
+        """Whether every part's updates know powers of its density."""
+        return all(one.tempers for _, one in self.parts)
+
+    @property
     def fixed(self) -> tuple[str, ...]:
         """Sites that are known from the data."""
         return tuple(_named(site, d) for d, one in self.parts for site in one.fixed)
@@ -277,6 +282,10 @@ class ByDomain(Likelihood):
             if found is not None:
                 precision[d], linear[d] = found.precision[0], found.linear[0]
         return Everywhere(precision, linear, alike)
+
+    def present(self, table: Table) -> np.ndarray:
+        """Users of whom the cells of a domain say something, each domain by its part."""
+        return np.concatenate([self.of(d).present(part.table) for d, part in enumerate(table.parts)])
 
     def observed(self, state: State, table: Table, fitted: Fitted) -> tuple[np.ndarray, np.ndarray]:
         """A normal response and its precision, each by its part."""

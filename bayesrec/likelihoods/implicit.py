@@ -30,11 +30,11 @@ NOTHING = 1e-11  # in the place of a weight of zero, so that weight times respon
 class Implicit(Likelihood):
     """Clicks, purchases, plays: a row says that a user took an item, and all else was not taken. Provisional.
 
-    Every cell of a user and an item counts where both have rows in a domain: 1 with a row, 0 without. A 1 of an item that
-    many took has the response ``click[d] * popularity[i] ** -popularity_exponent``, a 0 the response 0, and responses are
-    normal around ``eta`` with a noise for each domain, whose precision a cell's weight multiplies. Gram matrices stand for the
-    zeros, so that a sweep costs what the rows cost. Users without rows in a domain are unknown there, not zeros: a cold
-    user's vector comes from the source alone. Predictions are scaled back: a score near the share of such users who take the
+    Every cell of a user and an item counts where both have rows in a domain, or with ``absent="zeros"`` where the item has: 1
+    with a row, 0 without. A 1 of an item that many took has the response ``click[d] * popularity[i] ** -popularity_exponent``,
+    a 0 the response 0, and responses are normal around ``eta`` with a noise for each domain, whose precision a cell's weight
+    multiplies. Gram matrices stand for the zeros, so that a sweep costs what the rows cost. Whoever is folded in is unknown
+    where they have no rows, not zeros: a cold user's vector comes from the source alone. Predictions are scaled back: a score near the share of such users who take the
     item, an order more than a probability. Gibbs fits it, on the CPU.
 
     Parameters
@@ -46,6 +46,9 @@ class Implicit(Likelihood):
         probabilistic PCA of the matrix of zeros and ones.
     confidence : bool
         True takes the value of a row, at least 1, as its weight; otherwise values are ignored.
+    absent : {"missing", "zeros"}
+        What users of the fit without rows in a domain are there: unknown, or people who took nothing, as if they had seen it
+        all. With "zeros" leave cold users out of the fit and give their rows to ``fold_in``.
 
     References
     ----------
@@ -61,6 +64,7 @@ class Implicit(Likelihood):
     popularity_exponent: float = 0.3
     unobserved: float = 1.0
     confidence: bool = False
+    absent: str = "missing"
 
     def __post_init__(self) -> None:
         for name, least in (("popularity_exponent", 0.0), ("unobserved", 1e-6)):
@@ -71,6 +75,8 @@ class Implicit(Likelihood):
             object.__setattr__(self, name, float(value))
         if not isinstance(self.confidence, bool):
             raise DataError(f"confidence must be True or False, not {self.confidence!r}; it is about the value column")
+        if self.absent not in ("missing", "zeros"):
+            raise DataError(f"absent must be 'missing' or 'zeros', not {self.absent!r}")
 
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
@@ -80,6 +86,11 @@ class Implicit(Likelihood):
     @property
     def whole(self) -> bool:
         """Cells without a row count."""
+        return True
+
+    @property
+    def tempers(self) -> bool:
+        """The weight of a table multiplies precisions."""
         return True
 
     @property
@@ -161,6 +172,17 @@ class Implicit(Likelihood):
         """Weight of each row."""
         return value if self.confidence else np.ones(len(value))
 
+    def present(self, table: Table) -> np.ndarray:
+        """Users with rows in a domain, or with ``absent="zeros"`` all who have rows in the fit, bool (domain, user)."""
+        seen = table.count > 0
+        return seen if self.absent == "missing" else seen | (table.in_fit & seen.any(1, keepdims=True))
+
+    @staticmethod
+    def _precision(state: State, table: Table) -> np.ndarray:
+        """Noise precision of each domain, to the power of the table."""
+        precision = 1.0 / state["noise"] ** 2
+        return np.asarray(precision if table.weight is None else precision * table.weight)
+
     def _rated(self, state: State, table: Table) -> list[np.ndarray]:
         """Items of each domain that have rows, codes."""
         rated = state["popularity"] > 0
@@ -178,7 +200,7 @@ class Implicit(Likelihood):
         else:
             value = table.item_value
             domain, click = table.item_cell // table.n_users, np.repeat(click, np.diff(table.item_ptr))
-        full, precision = self._weight(value), (1.0 / state["noise"] ** 2)[domain]
+        full, precision = self._weight(value), self._precision(state, table)[domain]
         beyond = np.maximum(full - self.unobserved, NOTHING)
         return click * full / beyond, precision * beyond
 
@@ -186,7 +208,7 @@ class Implicit(Likelihood):
         self, state: State, table: Table, vectors: np.ndarray, members: list[np.ndarray] | None = None
     ) -> Everywhere:
         """What a zero in all cells says of a vector, through the Gram matrices of the other side."""
-        precision = self.unobserved / state["noise"] ** 2
+        precision = self.unobserved * self._precision(state, table)
         members = self._rated(state, table) if members is None else members
         alike = self.unobserved == 1.0 and not self.confidence
         return Everywhere(*grams(vectors, members, precision), alike)
@@ -207,15 +229,15 @@ class Implicit(Likelihood):
     def _cells(self, table: Table, popularity: np.ndarray) -> np.ndarray:
         """Number of cells of each domain."""
         items = np.bincount(table.item_domain[popularity > 0], minlength=table.n_domains)
-        return (table.count > 0).sum(1) * items.astype(np.float64)
+        return self.present(table).sum(1) * items.astype(np.float64)
 
     def squares(self, state: State, table: Table, fitted: Fitted) -> np.ndarray:
         """Weighted sum of squared errors over all cells of each domain, (domain,)."""
         size = state["item_vector"].shape[1]
         users = fitted.vectors(state).reshape(table.n_users, table.n_domains, size)
-        zeros = np.empty(table.n_domains)
+        zeros, present = np.empty(table.n_domains), self.present(table)
         for d, items in enumerate(self._rated(state, table)):
-            p, q = users[table.count[d] > 0, d], state["item_vector"][items]
+            p, q = users[present[d], d], state["item_vector"][items]
             p = np.column_stack([p[:, 0], np.ones(len(p)), p[:, 1:]])
             q = np.column_stack([np.ones(len(q)), q])
             zeros[d] = self.unobserved * ((p.T @ p) * (q.T @ q)).sum()

@@ -42,6 +42,8 @@ class Schema:
         Features, for models that use them: mean 0 and sd 1 in each domain.
     user_moment, item_moment : ndarray, (feature, feature) and (domain, feature, feature), optional
         Their second moments over the members of the fit.
+    newcomers : int
+        How many users, the last ones, were folded in after the fit.
     """
 
     n_users: int
@@ -56,6 +58,7 @@ class Schema:
     item_x: np.ndarray | None = None
     user_moment: np.ndarray | None = None
     item_moment: np.ndarray | None = None
+    newcomers: int = 0
 
     @classmethod
     def of(cls, data: Interactions, likelihood: Likelihood | None = None) -> Schema:
@@ -105,6 +108,7 @@ class Schema:
             user_ids=self.user_ids,
             user_x=self.user_x,
             item_x=self.item_x,
+            newcomers=self.newcomers,
         )
 
 
@@ -288,7 +292,9 @@ class Model(ABC):
         """The starting values, where cells without a rating count everywhere with vectors from an SVD of all cells."""
         if not all(self.likelihood.of(d).whole for d in range(table.n_domains)):
             return state
-        users, items = whole.spectral(table, self.likelihood.response(state, table), self.rank, rng)
+        users, items = whole.spectral(
+            table, self.likelihood.response(state, table), self.likelihood.present(table), self.rank, rng
+        )
         out = state | {"user_vector": users, "item_vector": items}
         own = [name for name in ("source_vector", "phi_used") if name in state]
         return out | {name: np.tile(users, (table.n_domains - 1, 1, 1)) for name in own}
@@ -313,7 +319,9 @@ class Model(ABC):
             rows = self.cell_vectors(state, table)
             return conjugate.row_scores(table.user_ptr, item_index, state["item_vector"], rows, workers)
 
-        return Fitted(remembered(errors, sites), remembered(eta, sites[:-1]), lambda state: self.cell_vectors(state, table))
+        return Fitted(
+            remembered(errors, sites), remembered(eta, sites[:-1]), lambda state: self.cell_vectors(state, table)
+        )
 
     def squared_errors(self, state: State, table: Table) -> np.ndarray:
         """Sum of squared residuals of each user in each domain, (domain, user)."""
@@ -333,7 +341,12 @@ class Model(ABC):
         gram, linear = conjugate.row_grams(table.user_ptr, table.user_item, value, weight, state["item_vector"])
         shape = table.n_users, table.n_domains, gram.shape[-1]
         gram, linear = gram.reshape(*shape, shape[-1]), linear.reshape(shape)
-        whole.add(self.likelihood.everywhere(state, table, state["item_vector"]), table.count.T > 0, gram, linear)
+        whole.add(
+            self.likelihood.everywhere(state, table, state["item_vector"]),
+            self.likelihood.present(table).T,
+            gram,
+            linear,
+        )
         return gram, linear
 
     @abstractmethod

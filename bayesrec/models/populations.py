@@ -183,7 +183,7 @@ def blocks(model: Any, table: Table) -> list[Block]:
         return {"item_mean": means, "item_tie": tie, "item_scale": scale, "common_item_scale": common}
 
     items, _ = priors.item_blocks(
-        table, rank, likelihood, stacked, model.rater_index(table), raters_of=priors.stacked(table)
+        table, rank, likelihood, stacked, model.rater_index(table), raters_of=priors.stacked(seen)
     )
     noise = likelihood.blocks(table, model.fitted(table))
     ties = ("user_tie", "common_user_scale", "user_mean", "user_cov", "source_mean", "source_cov")

@@ -120,9 +120,9 @@ def drawn(*rows: Any, rest: whole.Everywhere | None, seen: np.ndarray) -> np.nda
     return conjugate.draw_rows(*rows) if rest is None else whole.draw_rows(*rows, rest, seen)
 
 
-def stacked(table: Table) -> list[np.ndarray]:
-    """Rows of users stacked by domain, (domain * user, R), that have ratings in each domain."""
-    return [d * table.n_users + np.flatnonzero(here) for d, here in enumerate(table.count > 0)]
+def stacked(present: np.ndarray) -> list[np.ndarray]:
+    """Rows of users stacked by domain, (domain * user, R), who are ``present`` (domain, user) in each domain."""
+    return [d * len(here) + np.flatnonzero(here) for d, here in enumerate(present)]
 
 
 def item_blocks(
@@ -141,7 +141,7 @@ def item_blocks(
     raters : callable
         ``raters(state)`` is the array (n, R) of user vectors that ``index`` (rating, in item order) points into.
     raters_of : list of ndarray of int
-        Rows of that array that have ratings in each domain.
+        Rows of that array of whom cells say something, for each domain.
     """
     rated = table.rated
     seen = rated[:, None] & (table.item_domain[:, None] == np.arange(table.n_domains))

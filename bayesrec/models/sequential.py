@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from pyro.distributions import MultivariateNormal, TorchDistribution
 
-from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
 from bayesrec.errors import DataError
 from bayesrec.models import priors
@@ -31,9 +30,9 @@ def given(source: SourcePrior | None, ids: Any, n_users: int) -> Natural | None:
     return precision, linear
 
 
-def known(table: Table, natural: Natural | None) -> np.ndarray:
-    """Of whom a source knows something, bool (source, user)."""
-    rated = table.count[:-1] > 0
+def known(present: np.ndarray, natural: Natural | None) -> np.ndarray:
+    """Of whom a source knows something, bool (source, user), given of whom cells do (domain, user)."""
+    rated = present[:-1]
     return rated if natural is None else rated | (np.abs(natural[0]).max((2, 3)) > 0)
 
 

@@ -85,7 +85,8 @@ class SingleVector(Model):
         rank, likelihood = self.rank, self.likelihood
         pointers = np.ascontiguousarray(table.user_ptr[:: table.n_domains])
         one_group = np.zeros(table.n_users, dtype=np.int64)
-        active, seen = table.count.sum(0) > 0, table.count.T > 0
+        present = likelihood.present(table)
+        active, seen = table.count.sum(0) > 0, np.ascontiguousarray(present.T)
         prior_precision = np.diag(1.0 / priors.mean_scale(rank) ** 2)
 
         def users(state: State, rng: np.random.Generator) -> State:
@@ -125,7 +126,7 @@ class SingleVector(Model):
 
         items, item_populations = priors.item_blocks(
             table, rank, likelihood, lambda state: state["user_vector"], self.rater_index(table), self.features,
-            raters_of=[np.flatnonzero(here) for here in table.count > 0],
+            raters_of=[np.flatnonzero(here) for here in present],
         )  # fmt: skip
         maps = []
         if self.features:

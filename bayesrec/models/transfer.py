@@ -102,7 +102,7 @@ class TransferMF(Model):
         return None if self.power in (0.0, 1.0) else np.append(np.full(n_domains - 1, self.power), 1.0)
 
     def _powered(self, table: Table) -> Table:
-        return replace(table, weight=self.exponents(table.n_domains))
+        return table if table.weight is not None else replace(table, weight=self.exponents(table.n_domains))
 
     @property
     def _apart(self) -> bool:
@@ -292,7 +292,7 @@ class TransferMF(Model):
 
     def leaves(self, table: Table) -> dict[str, np.ndarray]:
         """Users without target rows, and source vectors of users who are silent there and in the target."""
-        silent = table.count == 0
+        silent = ~self.likelihood.present(table)
         own = {"user_vector": silent[-1], "source_vector": silent[:-1] & (silent[-1] | self._apart)}
         return super().leaves(table) | own
 
@@ -327,7 +327,13 @@ class TransferMF(Model):
             linear[:, :-1] += given[1].swapaxes(0, 1)
         scale = np.ones((n_sources, size))
         scale[:, 0] = state.get("source_bias_scale", 1.0)
-        return self.state_maps(state, n_sources), scale, gram, linear, sequential.known(table, given)
+        return (
+            self.state_maps(state, n_sources),
+            scale,
+            gram,
+            linear,
+            sequential.known(self.likelihood.present(table), given),
+        )
 
     def identified(self, latents: Latents) -> dict[str, Any]:
         """Noise, spreads, gates and the share of the target's variance that each map could explain."""

@@ -21,9 +21,10 @@ def blocks(model: Any, table: Table) -> list[Block]:
     """Noise, populations, map and gates' rates first; then users in all domains at once; then items."""
     rank, likelihood = model.rank, model.likelihood
     size, n_sources, n_users = rank + 1, table.n_domains - 1, table.n_users
-    in_target = table.count[-1] > 0
+    present = likelihood.present(table)
+    in_target = present[-1]
     given = sequential.given(model.source, table.user_ids, n_users)
-    in_source = sequential.known(table, given)
+    in_source = sequential.known(present, given)
     maps_prior, discrepancy = model.map_prior, model.discrepancy
     prior_mean_precision = 1.0 / priors.mean_scale(rank)[None] ** 2
     used_entries = model.used()
@@ -45,7 +46,7 @@ def blocks(model: Any, table: Table) -> list[Block]:
         drawn = conjugate.transfer_rows(
             table, value, weight, items, scale, state["user_mean"], state["user_cov"],
             model.state_maps(state, n_sources), off, on, model.gate, rng, given,
-            likelihood.everywhere(state, table, items),
+            likelihood.everywhere(state, table, items), present,
         )  # fmt: skip
         return drawn if shift is None else drawn | {"user_vector": drawn["user_vector"] + shift}
 
@@ -53,7 +54,7 @@ def blocks(model: Any, table: Table) -> list[Block]:
         return np.concatenate([state["source_vector"], state["user_vector"][None]]).reshape(-1, size)
 
     def population(state: State, rng: np.random.Generator) -> State:
-        # Users without target rows are leaves of this regression: nothing is known of their theta but its prior.
+        # Users who are not in the target are leaves of this regression: nothing is known of their theta but its prior.
         used = state["phi_used"][:, in_target]
         columns, spread = [np.ones((in_target.sum(), 1))], [prior_mean_precision]
         shift = features.user_shift(state, table)
@@ -96,7 +97,7 @@ def blocks(model: Any, table: Table) -> list[Block]:
         return state["user_vector"][in_target] - (used @ maps.transpose(0, 2, 1)).sum(0)
 
     items, item_populations = priors.item_blocks(
-        table, rank, likelihood, stacked, model.rater_index(table), model.features, priors.stacked(table)
+        table, rank, likelihood, stacked, model.rater_index(table), model.features, priors.stacked(present)
     )
     user_map = []
     if model.features:

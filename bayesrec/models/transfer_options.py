@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bayesrec.errors import DataError
+from bayesrec.likelihoods import ByDomain, Implicit
 from bayesrec.models.discrepancy import COMMENSURATE
 from bayesrec.models.maps import FAMILIES
 from bayesrec.sources import SourcePrior
@@ -31,9 +32,20 @@ def check(model: Any) -> None:
     changed = [f.name for f in fields(model) if f.name in OF_USERS and getattr(model, f.name) != f.default]
     if model.link == "distribution" and changed:
         raise DataError(f"{changed[0]} is about shared users, and link='distribution' has none; leave {changed[0]} out")
+    if model.link == "distribution":
+        _check_apart(model.likelihood)
     if model.source is not None:
         _check_source(model)
     _check_power(model)
+
+
+def _check_apart(likelihood: Any) -> None:
+    parts = [one for _, one in likelihood.parts] if isinstance(likelihood, ByDomain) else [likelihood]
+    if any(isinstance(one, Implicit) and one.absent == "zeros" for one in parts):
+        raise DataError(
+            "absent='zeros' says that the users of one domain took nothing in the others, and link='distribution' shares no "
+            "user; leave absent out"
+        )
 
 
 def _check_source(model: Any) -> None:

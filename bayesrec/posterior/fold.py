@@ -34,9 +34,9 @@ __all__ = ["fold_in", "update"]
 WARM, SWEEPS = 20, 3  # sweeps of the local blocks before a chain's first draw, and between draws
 
 
-def fold_in(posterior: Posterior, frame: Any, seed: int, features: Any, alone: bool) -> Posterior:
+def fold_in(posterior: Posterior, frame: Any, seed: int, features: Any, alone: bool, power: float) -> Posterior:
     """Take in new users; see :meth:`Posterior.fold_in`."""
-    seed = checked_seed(seed)
+    seed, power = checked_seed(seed), _checked_power(posterior, power)
     batch = posterior.data.encode(frame, need_value=True)
     known, who = np.flatnonzero(batch.user >= 0), posterior.data.columns.sides[0]
     if known.size:
@@ -46,7 +46,20 @@ def fold_in(posterior: Posterior, frame: Any, seed: int, features: Any, alone: b
         )
     if not len(batch):
         raise DataError("fold_in got an empty frame.")
-    return _extended(posterior, batch, seed, features, alone)
+    return _extended(posterior, batch, seed, features, alone, power)
+
+
+def _checked_power(posterior: Posterior, power: Any) -> float:
+    number = isinstance(power, (int, float, np.number)) and not isinstance(power, bool)
+    if not number or not 0.0 < power <= 1.0:
+        raise DataError(f"power must be a number above 0 and at most 1, not {power!r}")
+    likelihood = posterior.model.likelihood
+    if power < 1.0 and not likelihood.tempers:
+        raise DataError(
+            f"power={power:g} needs rows that are normal given the factors, br.Gaussian() or br.Implicit(), not {likelihood!r}: "
+            "the power of another density has no exact update. A power of 1 is possible."
+        )
+    return float(power)
 
 
 def update(posterior: Posterior, frame: Any, seed: int, features: Any) -> Posterior:
@@ -60,11 +73,11 @@ def update(posterior: Posterior, frame: Any, seed: int, features: Any) -> Poster
         posterior.require_data(f"update for {posterior.data.columns.sides[0]}s who were in the fit")
         posterior = _redrawn(posterior, _subset(batch, ~new), seed)
     if new.any():
-        posterior = _extended(posterior, _subset(batch, new), seed, features, False)
+        posterior = _extended(posterior, _subset(batch, new), seed, features, False, 1.0)
     return posterior
 
 
-def _extended(posterior: Posterior, batch: Batch, seed: int, features: Any, alone: bool) -> Posterior:
+def _extended(posterior: Posterior, batch: Batch, seed: int, features: Any, alone: bool, power: float) -> Posterior:
     """Draw the latents of new users, and put them behind the known ones unless they shall be alone."""
     model, schema, n_known = posterior.model, posterior.schema, posterior.data.n_users
     data = posterior.data.extend_users(batch.user_id.unique())
@@ -75,7 +88,11 @@ def _extended(posterior: Posterior, batch: Batch, seed: int, features: Any, alon
     elif features is not None:
         raise DataError(f"{model!r} uses no features; leave features=... out.")
     rows = _new_rows(data, _usable(posterior, replace(batch, user=data.users.encode(batch.user_id, batch.domain))))
-    latents = _draw(posterior, _table(posterior, rows, np.arange(n_known, data.n_users), ids, x), [seed])
+    table, items = _table(posterior, rows, np.arange(n_known, data.n_users), ids, x)
+    if power < 1.0:
+        exponents = model.exponents(schema.n_domains)
+        table = replace(table, weight=power * (np.ones(schema.n_domains) if exponents is None else exponents))
+    latents = _draw(posterior, (table, items), [seed])
     if alone:
         draws, kept = dict(posterior.draws) | latents, _alone(rows, n_known, ids)
         shelf: np.ndarray | None = _shelf(posterior)
@@ -85,7 +102,8 @@ def _extended(posterior: Posterior, batch: Batch, seed: int, features: Any, alon
         draws, shelf = dict(posterior.draws) | joined, posterior.shelf
         kept = _joined(data, rows) if len(posterior.data) else data
     people = kept.users.decode(np.arange(kept.n_users))
-    schema = replace(schema, n_users=kept.n_users, user_ids=people)
+    new = kept.n_users if alone else schema.newcomers + len(ids)
+    schema = replace(schema, n_users=kept.n_users, user_ids=people, newcomers=new)
     if x is not None:
         schema = replace(schema, user_x=kept.user_features.x)
     return replace(posterior, draws=draws, data=kept, schema=schema, shelf=shelf)
@@ -188,6 +206,7 @@ def _table(
         user_ids=ids,
         user_x=x,
         item_x=None if schema.item_x is None else schema.item_x[items],
+        newcomers=int((users >= schema.n_users - schema.newcomers).sum()),
     )
     return table, items
 
@@ -207,7 +226,7 @@ def _draw(posterior: Posterior, given: tuple[Table, np.ndarray], seed: list[int]
             held[name] = part.astype(np.float64)
     rngs = [np.random.default_rng([*seed, chain]) for chain in range(posterior.n_chains)]
     sweeps = (1, 1) if len(local) == 1 else (WARM, SWEEPS)
-    if covers(model):
+    if covers(model) and table.weight is None:
         return chains(table, held, len(local) > 1, *sweeps, rngs)
     return _by_blocks(model, table, held, local, sweeps, rngs)
 

@@ -222,24 +222,28 @@ class Posterior:
         """Log density of every target row of the training data given each draw, (chain, draw, row)."""
         return answers.log_likelihood(self)
 
-    def fold_in(self, frame: Any, seed: int = 0, features: Any = None, *, alone: bool = False) -> Posterior:
+    def fold_in(
+        self, frame: Any, seed: int = 0, features: Any = None, *, alone: bool = False, power: float = 1.0
+    ) -> Posterior:
         """Take in users who were not in the fit, without refitting.
 
-        Items and hyperparameters stay as they are in each draw and the new users' latents are drawn given them and
-        the rows: a cut posterior, in which the new users teach the rest nothing. With one noise for all users each draw
-        is exact; with a noise level a user it is a short Gibbs chain carried from draw to draw.
+        Items and hyperparameters stay as they are in each draw and the new users' latents are drawn given them and the rows: a
+        cut posterior. With one noise for all users each draw is exact; with a level a user it is a short Gibbs chain.
 
         Parameters
         ----------
         frame : DataFrame
-            Rows of new users, in any fitted domain; source rows alone are enough. Rows of unknown items are left
-            out with a warning.
+            Rows of new users, in any fitted domain; source rows alone are enough. Those of unknown items are left out.
         seed : int
         features : DataFrame, optional
             Features of the new users, as ``user_features``; needed where the fit used such features.
         alone : bool
             True leaves the users of the fit and their rows out of the answer, which then takes no time to copy: for
             services that answer one newcomer at a time. It cannot be saved.
+        power : float
+            In (0, 1]: power of the likelihood of the new users' rows, and of their cells without a row where these count
+            (Bissiri, Holmes and Walker 2016, Gruenwald and van Ommen 2017). A user's cells are independent given the factors
+            to the model alone; a power below 1, chosen on held-out users, hedges. For ``Gaussian`` and ``Implicit``.
 
         Returns
         -------
@@ -249,10 +253,10 @@ class Posterior:
         Raises
         ------
         DataError
-            A user who is known already; the message names the id.
+            A user who is known already; the message names the id. A power that the likelihood cannot have.
         """
         self.require_draws("fold_in")
-        return fold.fold_in(self, frame, seed, features, alone)
+        return fold.fold_in(self, frame, seed, features, alone, power)
 
     def update(self, frame: Any, seed: int = 0, features: Any = None) -> Posterior:
         """Learn from new ratings of known and of new users, without refitting: streaming Bayes. Provisional.

@@ -135,6 +135,7 @@ def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:
         "features": {side: list(features.names) for side, features in described.items()},
         "n_users": schema.n_users,
         "n_items": schema.n_items,
+        "newcomers": schema.newcomers,
         "files": {file.name: _digest(file) for file in sorted(folder.iterdir())},
     }
     (folder / META).write_text(json.dumps(meta | {"digest": _own_digest(meta)}, indent=1))
@@ -231,6 +232,7 @@ def _read(folder: Path, meta: dict[str, Any], methods: Mapping[str, type]) -> di
             schema["scale"],
             data.users.decode(np.arange(data.n_users)),
             tuple(schema.get(f"levels_{d}") for d in range(len(domains))),
+            newcomers=meta.get("newcomers", 0),
             **matrices(data),
         ),
     }
