@@ -220,9 +220,9 @@ def transfer_rows(
     The ratings of user ``u`` in domain ``d`` are ``indptr[u * D + d] .. indptr[u * D + d + 1]``; the target is the
     last domain; ``present`` (domain, user) says of whom the cells of a domain tell something. ``given`` (source, user, R, R) and
     ``given_linear`` (source, user, R), or arrays without a source, add to what the source rows say of phi: natural parameters.
-    ``common`` (domain, R, R) and ``common_linear`` (domain, R), or arrays
-    without a domain, add to what the rows of a domain say of every user who is present. ``off[k]`` is the prior probability that
-    source ``k``'s gate is off (``gated`` False: never off).
+    ``common`` (domain, R, R) and ``common_linear`` (domain, R), or arrays without a domain, add to what the rows of a domain
+    say of every user who is present. ``off[k]`` is the prior probability that source ``k``'s gate is off (``gated`` False:
+    never off).
     Given the gates, all phi are integrated out of theta's prior one after another: phi_k has precision ``P + G + W' T W``,
     P its prior's, G its rows' where the gate is on (0 where it is off), T theta's precision so far. The gates are drawn with
     theta and all phi integrated out, then theta with all phi integrated out, then one phi after another, the last first.

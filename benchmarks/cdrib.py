@@ -193,7 +193,9 @@ def scores_of(task: Task, alpha: float, rank: int) -> dict[str, np.ndarray]:
                 own = item[codes]
                 total += mean[:, :1] + own[:, 0] + mean[:, 1:] @ own[:, 1:].T
             scores = np.zeros((len(task.cold), int((train.item_domain == last).sum())), dtype=np.float16)
-            scores[:, place] = total / len(folded.draws["user_vector"][0]) * flat  # click, one factor for all, is left out
+            scores[:, place] = (
+                total / len(folded.draws["user_vector"][0]) * flat
+            )  # click, one factor for all, is left out
             out[str(power)] = scores
         return out
 

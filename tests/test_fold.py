@@ -187,3 +187,56 @@ def test_users_whose_ids_come_in_any_order(transfer, newcomers):
     a, b = transfer.fold_in(newcomers), transfer.fold_in(turned)
     np.testing.assert_array_equal(a.draws["user_vector"], b.draws["user_vector"])
     assert a.schema.user_ids.tolist() == a.data.users.ids.tolist() == b.schema.user_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        br.models.PMF(rank=2, likelihood=CALM),
+        br.models.CollectiveMF(rank=2, likelihood=CALM),
+        br.models.CollectiveMF(rank=2, likelihood={"source": CALM, "target": CALM}),
+        br.models.TransferMF(rank=2, likelihood=CALM),
+        br.models.TransferMF(rank=2, likelihood=CALM, power=0.5),
+    ],
+    ids=["PMF", "CollectiveMF", "by domain", "TransferMF", "power prior"],
+)
+def test_a_power_is_more_noise(model, data, newcomers, monkeypatch):
+    """With one noise for all the power w of the rows is a noise of 1 / sqrt(w) times as much: the same draws."""
+    posterior = br.fit(model, data, br.Gibbs(draws=10, warmup=10, chains=1), progress=False)
+    monkeypatch.setattr(fold, "covers", lambda model: False)
+    noisy = {name: x / 0.5 if name.startswith("noise") else x for name, x in posterior.draws.items()}
+    got = posterior.fold_in(newcomers, alone=True, power=0.25).draws
+    want = replace(posterior, draws=noisy).fold_in(newcomers, alone=True).draws
+    full = posterior.fold_in(newcomers, alone=True, power=1.0).draws["user_vector"]
+    np.testing.assert_allclose(got["user_vector"], want["user_vector"], rtol=1e-4, atol=1e-5)
+    assert np.abs(full - want["user_vector"]).max() > 0.1, "planted fault: the power forgotten"
+
+
+def test_a_power_near_zero_leaves_the_prior(collective, newcomers):
+    """Vectors and noise levels of many copies, whitened by their prior: 1 in 1,000 runs fails by chance for each."""
+    rows = newcomers[newcomers["user"] == 1006]
+    many = pd.concat([rows.assign(user=2000 + k) for k in range(150)])
+
+    def first(power):
+        found, z, level = collective.fold_in(many, alone=True, power=power).draws, [], []
+        for chain in range(collective.n_chains):
+            x = collective.draw(chain, 0, users=np.empty(0, dtype=int))
+            root = np.linalg.inv(np.linalg.cholesky(x["user_cov"]))
+            z.append((found["user_vector"][chain, 0] - x["user_mean"]) @ root.T)
+            level.append(found["user_level"][chain, 0] / x["level_between"])
+        return [stats.kstest(np.concatenate(x).ravel(), stats.norm.cdf).pvalue for x in (z, level)]
+
+    assert min(first(1e-9)) > 5e-4
+    assert first(1.0)[0] < 5e-4, "planted fault: the power forgotten"
+
+
+def test_powers_that_cannot_be(collective, data, newcomers):
+    for power in (0.0, 1.5, True, "a", np.nan):
+        with pytest.raises(DataError, match="power must be a number above 0 and at most 1"):
+            collective.fold_in(newcomers, power=power)
+    whole = collective.fold_in(newcomers, power=1.0).draws["user_vector"]
+    np.testing.assert_array_equal(whole, collective.fold_in(newcomers).draws["user_vector"])
+    model = br.models.CollectiveMF(rank=1, likelihood=br.StudentT())
+    posterior = br.fit(model, data, br.Gibbs(draws=2, warmup=2, chains=1), progress=False)
+    with pytest.raises(DataError, match=r"br\.Gaussian\(\) or br\.Implicit\(\)"):
+        posterior.fold_in(newcomers, power=0.5)

@@ -23,6 +23,8 @@ CONFIGURATIONS = {
     "alike": br.Implicit(popularity_exponent=0.3),
     "weak zeros": br.Implicit(popularity_exponent=0.5, unobserved=0.2),
     "confidence": br.Implicit(popularity_exponent=0.0, unobserved=0.7, confidence=True),
+    "absent zeros": br.Implicit(popularity_exponent=0.3, absent="zeros"),
+    "weak absent zeros": br.Implicit(popularity_exponent=0.3, unobserved=0.2, absent="zeros"),
 }
 MODELS = {
     "PMF": br.models.PMF(rank=2),
@@ -86,10 +88,13 @@ def written_out(model, data):
     popularity = np.bincount(data.item, minlength=data.n_items)
     rows = dict(zip(zip(data.user, data.item, strict=True), data.value, strict=True))
     user, item, value, weight = [], [], [], []
+    present = table.count > 0
+    if model.likelihood.absent == "zeros":
+        present[:, present.any(0)] = True
     for u in range(data.n_users):
         for i in range(data.n_items):
             d = table.item_domain[i]
-            if table.count[d, u] and popularity[i]:
+            if present[d, u] and popularity[i]:
                 click = k[d] * popularity[i] ** -alpha
                 user.append(u)
                 item.append(i)
@@ -120,8 +125,9 @@ def gap(model, table, state, dense_model, dense, sweeps=3):
     return max(np.abs(np.asarray(chains[0][name]) - chains[1][name]).max() for name in dense_model.dims)
 
 
-@pytest.mark.parametrize("which", CONFIGURATIONS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "which"), [(m, c) for m in MODELS for c in CONFIGURATIONS if m != "distribution" or "absent" not in c]
+)
 def test_sweeps_are_those_of_the_matrix_written_out(name, which):
     """Users, items, populations, maps, gates and noise: every block, three times over."""
     data = clicks() if name != "distribution" else apart(clicks())
@@ -136,6 +142,8 @@ def test_sweeps_are_those_of_the_matrix_written_out(name, which):
         ("CollectiveMF", "weak zeros", (whole, "draw_rows"), {"_12": lambda seen: seen | True}),
         ("TransferMF", "alike", (implicit, "grams"), {"_2": lambda p: 1.01 * p}),
         ("PMF", "alike", (conjugate, "half_t_scale"), {"_1": lambda s: 1.01 * np.asarray(s)}),
+        ("CollectiveMF", "absent zeros", (br.Implicit, "present"), {}),
+        ("TransferMF", "absent zeros", (br.Implicit, "present"), {}),
     ],
 )
 def test_a_fault_is_seen(name, which, module, fault, monkeypatch):
@@ -143,6 +151,8 @@ def test_a_fault_is_seen(name, which, module, fault, monkeypatch):
     if module[1] == "half_t_scale":
         real = br.Implicit.squares
         monkeypatch.setattr(br.Implicit, "squares", lambda *args: 1.01 * real(*args))
+    elif module[1] == "present":
+        monkeypatch.setattr(br.Implicit, "present", lambda self, table: table.count > 0)
     else:
         twist(monkeypatch, *module, **fault)
     assert gap(*both, sweeps=1) > 1e-4
@@ -253,16 +263,48 @@ def test_lists_rank_by_scores_scaled_back(fitted):
         assert set(top[top.user == user].item) == set(items[np.argsort(-mean)[:3]])
 
 
-@pytest.mark.parametrize("fault", [False, True])
-def test_fold_in_of_a_cold_user(fitted, fault, monkeypatch):
+@pytest.fixture(scope="module")
+def complete():
+    """Absent users of the fit are zeros; cold users are left out, and their source rows stand beside."""
+    frame = ratings().drop(columns="value")
+    cold = frame.user.isin(frame.user.unique()[:5])
+    data = br.Interactions.from_frame(frame[~cold], target="target", value=None)
+    model = br.models.CollectiveMF(rank=2, likelihood=br.Implicit(absent="zeros"))
+    return br.fit(model, data, QUICK, progress=False), frame[cold & (frame.domain == "source")]
+
+
+def heavier(monkeypatch):
+    twist(monkeypatch, implicit, "grams", _2=lambda precision: 1.2 * precision)
+
+
+def everywhere(monkeypatch):
+    monkeypatch.setattr(br.Implicit, "present", lambda self, table: np.ones_like(table.count, dtype=bool))
+
+
+def in_full(monkeypatch):
+    monkeypatch.setattr(br.Implicit, "_precision", staticmethod(lambda state, table: state["noise"] ** -2.0))
+
+
+@pytest.mark.parametrize(
+    ("which", "power", "fault"),
+    [
+        ("fitted", 1.0, None),
+        ("fitted", 1.0, heavier),
+        ("complete", 1.0, None),
+        ("complete", 1.0, everywhere),
+        ("complete", 0.1, None),
+        ("complete", 0.1, in_full),
+    ],
+)
+def test_fold_in_of_a_cold_user(which, power, fault, request, monkeypatch):
     """Many copies of a cold user, whitened by the closed form over all cells of the source; 1e-4 of runs would say otherwise."""
-    posterior, cold = fitted
+    posterior, cold = request.getfixturevalue(which)
     if fault:
-        twist(monkeypatch, implicit, "grams", _2=lambda precision: 1.2 * precision)
+        fault(monkeypatch)
     data, user = posterior.data, cold.user.iloc[0]
-    rows = data.to_frame()[lambda frame: frame.user == user]
+    rows = data.to_frame()[lambda frame: frame.user == user] if which == "fitted" else cold[cold.user == user]
     taken, copies = data.encode(rows).item, 150
-    folded = posterior.fold_in(pd.concat([rows.assign(user=1000 + k) for k in range(copies)]))
+    folded = posterior.fold_in(pd.concat([rows.assign(user=1000 + k) for k in range(copies)]), power=power)
     items, state = np.flatnonzero((data.item_domain == 0) & (np.bincount(data.item, minlength=data.n_items) > 0)), []
     for chain in range(posterior.n_chains):
         for draw in range(posterior.n_draws):
@@ -271,12 +313,32 @@ def test_fold_in_of_a_cold_user(fitted, fault, monkeypatch):
             v = x["item_vector"][items].copy()
             response, v[:, 0] = click - v[:, 0], 1.0
             prior = np.linalg.inv(x["user_cov"])
-            precision = prior + v.T @ v / x["noise"][0] ** 2
-            mean = np.linalg.solve(precision, prior @ x["user_mean"] + v.T @ response / x["noise"][0] ** 2)
+            told = power / x["noise"][0] ** 2
+            precision = prior + told * v.T @ v
+            mean = np.linalg.solve(precision, prior @ x["user_mean"] + told * v.T @ response)
             state.append((folded.draws["user_vector"][chain, draw, -copies:] - mean) @ np.linalg.cholesky(precision))
     z = np.concatenate(state)
     first, second = z.mean(0) * np.sqrt(len(z)), ((z**2).mean(0) - 1) * np.sqrt(len(z) / 2)
-    assert calm(np.append(first, second)) is not fault
+    assert calm(np.append(first, second)) is (fault is None)
+
+
+def test_newcomers_stay_newcomers(complete, tmp_path):
+    """An update of somebody who was folded in has no zeros in the target; nor after saving. Those of the fit keep theirs."""
+    posterior, cold = complete
+    more = posterior.fold_in(cold)
+    more = br.load(more.save(tmp_path / "p"))
+    table, new = more.schema.table(more.data), more.data.n_users - posterior.data.n_users
+    present = more.model.likelihood.present(table)
+    assert new == cold.user.nunique()
+    assert present[:, :-new].all()
+    np.testing.assert_array_equal(present[:, -new:], [[True] * new, [False] * new])
+    state, fit_only = more.draw(0, 0), posterior.draw(0, 0)
+    told = posterior.model.told(fit_only, posterior.schema.table(posterior.data))
+    for ours, theirs in zip(more.model.told(state, table), told, strict=True):
+        np.testing.assert_allclose(ours[:-new], theirs, rtol=1e-6)
+        assert not ours[-new:, 1].any()
+    again = more.update(cold.drop_duplicates("user"), seed=3).draws["user_vector"]
+    assert np.array_equal(again[:, :, :-new], more.draws["user_vector"][:, :, :-new])
 
 
 def test_threads_change_nothing():
@@ -315,10 +377,11 @@ def test_ranks_a_shared_taste_like_probabilistic_pca():
     assert mrr["ours"] > mrr["ppca"] - 0.02
 
 
-def test_chains_start_from_an_svd_of_all_cells():
-    """Against NumPy's SVD of the centred matrix written out, cells of absent users at zero."""
+@pytest.mark.parametrize("absent", ["missing", "zeros"])
+def test_chains_start_from_an_svd_of_all_cells(absent):
+    """Against NumPy's SVD of the centred matrix written out, cells of missing users at zero."""
     data = clicks()
-    model = replace(MODELS["TransferMF"], likelihood=br.Implicit())
+    model = replace(MODELS["TransferMF"], likelihood=br.Implicit(absent=absent))
     table = Schema.of(data, model.likelihood).table(data)
     rng = np.random.default_rng(0)
     state = model.started(model.start(table, rng), table, rng)
@@ -327,7 +390,7 @@ def test_chains_start_from_an_svd_of_all_cells():
         np.lexsort((data.item, data.domain, data.user)).argsort()
     ]
     for d in (0, 1):
-        here, columns = table.count[d] > 0, table.item_domain == d
+        here, columns = (table.count[d] > 0) | (absent == "zeros"), table.item_domain == d
         mean = x[np.ix_(here, columns)].mean(0)
         np.testing.assert_allclose(state["item_vector"][columns, 0], mean, atol=1e-12)
         x[np.ix_(here, columns)] -= mean
@@ -357,7 +420,8 @@ def test_data_that_cannot_be(likelihood, change, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"unobserved": 0.0}, {"unobserved": 2}, {"popularity_exponent": "a"}, {"confidence": 1}]
+    "options",
+    [{"unobserved": 0.0}, {"unobserved": 2}, {"popularity_exponent": "a"}, {"confidence": 1}, {"absent": "no"}],
 )
 def test_options_are_checked(options):
     with pytest.raises(DataError, match=next(iter(options))):
@@ -374,6 +438,12 @@ def test_summaries_of_single_rows_are_refused():
     posterior = br.fit(br.models.PMF(rank=1, likelihood=br.Implicit()), clicks(), QUICK, progress=False)
     with pytest.raises(UnsupportedMethodError, match="cells without a row"):
         posterior.as_prior()
+
+
+def test_domains_without_shared_users_have_no_absent_ones():
+    for likelihood in (br.Implicit(absent="zeros"), {"source": br.Gaussian(), "target": br.Implicit(absent="zeros")}):
+        with pytest.raises(DataError, match="leave absent out"):
+            br.models.TransferMF(rank=1, link="distribution", likelihood=likelihood)
 
 
 def test_what_else_cannot():

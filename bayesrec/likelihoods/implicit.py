@@ -34,8 +34,8 @@ class Implicit(Likelihood):
     with a row, 0 without. A 1 of an item that many took has the response ``click[d] * popularity[i] ** -popularity_exponent``,
     a 0 the response 0, and responses are normal around ``eta`` with a noise for each domain, whose precision a cell's weight
     multiplies. Gram matrices stand for the zeros, so that a sweep costs what the rows cost. Whoever is folded in is unknown
-    where they have no rows, not zeros: a cold user's vector comes from the source alone. Predictions are scaled back: a score near the share of such users who take the
-    item, an order more than a probability. Gibbs fits it, on the CPU.
+    where they have no rows, not zeros: a cold user's vector comes from the source alone. Predictions are scaled back: a score
+    near the share of such users who take the item, an order more than a probability. Gibbs fits it, on the CPU.
 
     Parameters
     ----------

@@ -117,7 +117,7 @@ def item_start(table: Table, rank: int, rng: np.random.Generator, mapped: bool =
 
 def drawn(*rows: Any, rest: whole.Everywhere | None, seen: np.ndarray) -> np.ndarray:
     """Rows as :func:`bayesrec.conjugate.draw_rows` draws them, or with all cells of the domains where a row is ``seen``."""
-    return conjugate.draw_rows(*rows) if rest is None else whole.draw_rows(*rows, rest, seen)
+    return conjugate.draw_rows(*rows) if rest is None else whole.draw_rows(*rows, rest, seen)  # type: ignore[call-arg]
 
 
 def stacked(present: np.ndarray) -> list[np.ndarray]:

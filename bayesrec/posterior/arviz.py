@@ -44,9 +44,7 @@ def coordinates(posterior: Posterior) -> dict[str, Any]:
 def _thresholds(posterior: Posterior) -> dict[str, Any]:
     """Cut points by the levels that they part, of the target unless each domain has its own."""
     schema = posterior.schema
-    cuts = [
-        None if one.levels is None else [f"{a:g}|{b:g}" for a, b in pairwise(one.levels)] for one in schema.units
-    ]
+    cuts = [None if one.levels is None else [f"{a:g}|{b:g}" for a, b in pairwise(one.levels)] for one in schema.units]
     named = {f"threshold_{domain}": labels for domain, labels in zip(schema.domains, cuts, strict=True)}
     named |= {f"domain_{domain}": [str(domain)] for domain in schema.domains}
     return {axis: labels for axis, labels in (named | {"threshold": cuts[-1]}).items() if labels is not None}

@@ -227,19 +227,18 @@ class Posterior:
     ) -> Posterior:
         """Take in users who were not in the fit, without refitting.
 
-        Items and hyperparameters stay as they are in each draw and the new users' latents are drawn given them and the rows: a
-        cut posterior. With one noise for all users each draw is exact; with a level a user it is a short Gibbs chain.
+        Items and hyperparameters stay as they are in each draw and the new users' latents are drawn given them and
+        the rows: a cut posterior. With one noise for all users each draw is exact; with a level a user a short Gibbs chain.
 
         Parameters
         ----------
         frame : DataFrame
-            Rows of new users, in any fitted domain; source rows alone are enough. Those of unknown items are left out.
+            Rows of new users, in any fitted domain; source rows alone are enough. Those of unknown items are left out, with a warning.
         seed : int
         features : DataFrame, optional
             Features of the new users, as ``user_features``; needed where the fit used such features.
         alone : bool
-            True leaves the users of the fit and their rows out of the answer, which then takes no time to copy: for
-            services that answer one newcomer at a time. It cannot be saved.
+            True leaves the users of the fit and their rows out of the answer, for services; it cannot be saved.
         power : float
             In (0, 1]: power of the likelihood of the new users' rows, and of their cells without a row where these count
             (Bissiri, Holmes and Walker 2016, Gruenwald and van Ommen 2017). A user's cells are independent given the factors
