@@ -102,7 +102,9 @@ def draw_rows(indptr, index, value, weight, other, group, mean, precision, rng, 
     return out
 
 
-def transfer_rows(table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng, given=None, rest=None, present=None):
+def transfer_rows(
+    table, value, weight, item, scale, mean, cov, maps, off, gate, gated, rng, given=None, rest=None, present=None
+):
     """Draw gates, target factors and source factors of all users; see :func:`bayesrec.kernels.transfer_rows`.
 
     Parameters

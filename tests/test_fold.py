@@ -192,13 +192,12 @@ def test_users_whose_ids_come_in_any_order(transfer, newcomers):
 @pytest.mark.parametrize(
     "model",
     [
-        br.models.PMF(rank=2, likelihood=CALM),
         br.models.CollectiveMF(rank=2, likelihood=CALM),
         br.models.CollectiveMF(rank=2, likelihood={"source": CALM, "target": CALM}),
         br.models.TransferMF(rank=2, likelihood=CALM),
         br.models.TransferMF(rank=2, likelihood=CALM, power=0.5),
     ],
-    ids=["PMF", "CollectiveMF", "by domain", "TransferMF", "power prior"],
+    ids=["CollectiveMF", "by domain", "TransferMF", "power prior"],
 )
 def test_a_power_is_more_noise(model, data, newcomers, monkeypatch):
     """With one noise for all the power w of the rows is a noise of 1 / sqrt(w) times as much: the same draws."""

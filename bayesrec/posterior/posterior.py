@@ -233,16 +233,15 @@ class Posterior:
         Parameters
         ----------
         frame : DataFrame
-            Rows of new users, in any fitted domain; source rows alone are enough. Those of unknown items are left out, with a warning.
+            Rows of new users, in any fitted domain, such as the sources'. Those of unknown items are left out with a warning.
         seed : int
         features : DataFrame, optional
             Features of the new users, as ``user_features``; needed where the fit used such features.
         alone : bool
-            True leaves the users of the fit and their rows out of the answer, for services; it cannot be saved.
+            True leaves the fit's users and their rows out of the answer, for services; it cannot be saved.
         power : float
-            In (0, 1]: power of the likelihood of the new users' rows, and of their cells without a row where these count
-            (Bissiri, Holmes and Walker 2016, Gruenwald and van Ommen 2017). A user's cells are independent given the factors
-            to the model alone; a power below 1, chosen on held-out users, hedges. For ``Gaussian`` and ``Implicit``.
+            In (0, 1]: power of the likelihood of the new users' cells, for ``Gaussian`` and ``Implicit`` (Bissiri, Holmes and
+            Walker 2016, Gruenwald and van Ommen 2017). Below 1 it hedges: cells may depend on each other beyond the factors.
 
         Returns
         -------
