@@ -68,13 +68,13 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", metavar="section", help="sbc, operating, placebo; all by default")
     parser.add_argument("--replications", type=int, help="at most so many of everything: for a trial")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
-    parser.add_argument("--write", action="store_true", help="write docs/validation.md and its figures")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/validation.md and its figures, of these sections"
+    )
     args = parser.parse_args()
     chosen = args.sections or list(sections)
     if unknown := set(chosen) - set(sections):
         parser.error(f"no section {sorted(unknown)}; there are {list(sections)}")
-    if args.write and set(chosen) != set(sections):
-        parser.error("--write writes the whole page: leave the sections out; what is cached costs nothing")
     found = {name: sections[name](args.replications or 10**6, args.jobs) for name in chosen}
     if args.write:
         page.write(found, SEED, br.__version__)
@@ -154,10 +154,10 @@ def operating(most: int, jobs: int) -> tuple[pd.DataFrame, dict[str, bool]]:
             (table.loc[harmless, "negative"] <= limit).all()
         ),
         "the upper bound of the RMSE ratio is at most 1.005 everywhere": bool((table["upper"] <= 1.005).all()),
-        "at least 90% of verdicts are negative where CollectiveMF costs 3% RMSE": bool(
-            (table.loc[harmful, "pooled negative"] >= 0.9 * n).all()
-        ),
     }
+    if harmful.any():
+        caught = (table.loc[harmful, "pooled negative"] >= 0.9 * n).all()
+        claims["at least 90% of verdicts are negative where CollectiveMF costs 3% RMSE"] = bool(caught)
     page.report(claims)
     return table, claims
 

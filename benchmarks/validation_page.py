@@ -29,10 +29,23 @@ def report(claims: dict[str, bool]) -> None:
 
 
 def write(found: dict[str, Any], seed: int, version: str) -> None:
-    """Write the page and its figures."""
-    parts = [_head(seed, version), _sbc(found["sbc"]), _operating(*found["operating"])]
-    parts.append(_placebo(*found["placebo"]) if found["placebo"] else NO_PLACEBO)
+    """Write the page and its figures; of a section that was not run it says so."""
+    whole = {"sbc", "operating", "placebo"} <= set(found) and len({method for method, _ in found["sbc"]}) == len(
+        METHODS
+    )
+    parts = [_head(seed, version) + ("" if whole else PARTIAL), _sbc(found.get("sbc", {}))]
+    parts.append(
+        _operating(*found["operating"]) if found.get("operating") else "## Operating characteristics\n\nNot run yet."
+    )
+    parts.append(_placebo(*found["placebo"]) if found.get("placebo") else NO_PLACEBO)
     (DOCS / "validation.md").write_text("\n\n".join(parts) + "\n")
+
+
+PARTIAL = """
+
+**A partial run.** Some sections, methods or points below have not run, and others have fewer replications than `make validate`
+takes
+(500 for Gibbs, 200 for SVI and for each point): the bands are wide, and what is not there is not claimed."""
 
 
 def _head(seed: int, version: str) -> str:
@@ -57,6 +70,9 @@ user's rated and new item. The designs have ten users (five for NUTS, with one n
     for method, words in METHODS.items():
         out.append(f"### {method}\n\n{words}")
         cases = {model: ranks for (name, model), ranks in found.items() if name == method}
+        if not cases:
+            out.append("Not run yet.")
+            continue
         for model, ranks in cases.items():
             n, failed = len(ranks.ranks) + len(ranks.failures), len(ranks.failures)
             left = "none failed" if not failed else f"{failed} failed and have no rank"
@@ -113,7 +129,7 @@ itself without the source, on cold users; *delta* is the summed log-score differ
 
 NO_PLACEBO = """## Placebo
 
-Was not run: `BAYESREC_DATA` named no folder with the real data."""
+Not run yet: it needs `BAYESREC_DATA`, a folder with the real data."""
 
 
 def _claims(claims: dict[str, bool]) -> str:
