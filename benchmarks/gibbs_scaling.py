@@ -4,7 +4,7 @@
 
 Needs Linux and the extra `plots`. Prints tables and writes gibbs_scaling.png and roofline.png to the folder --out.
 Synthetic ratings: 100 a user, four users an item, degrees with power-law tails; three sizes at least. Each size runs in
-a process of its own: memory of the Interactions and of one fit first, then the fastest sweep of a chain. The roofline (see
+a process of its own: memory of the Interactions and of one fit first, then the median sweep of a chain. The roofline (see
 roofline.py) has MovieLens-1M at rank 32 too where FOLDER holds ml-1m.csv (see gibbs_vs_peers.py). Cells are cached, the
 peaks of the machine among them: remove .benchmarks/cells/scaling after a change of code or machine.
 """
@@ -64,9 +64,9 @@ def settle() -> int:
 
 
 def timed(data: br.Interactions, rank: int, threads: int) -> dict[str, float]:
-    """Least seconds of a sweep of each model, which other jobs on the machine disturb least, and the sizes."""
-    n = min(51, max(9, int(2e7 / len(data))))
-    out = {label: np.min(peers.sweeps(data, rank, kind, n, threads)) for label, kind in peers.MODELS.items()}
+    """Median seconds of a sweep of each model, and the sizes."""
+    n = min(51, max(7, int(2e7 / len(data))))
+    out = {label: np.median(peers.sweeps(data, rank, kind, n, threads)) for label, kind in peers.MODELS.items()}
     return out | {"rank": rank, "ratings": len(data), "rows": data.n_users + data.n_items}
 
 
@@ -157,7 +157,7 @@ def main() -> None:
     table["build / ratings"] = table["build"] / table["bytes"]
     sizes, labels = table[table["bytes"].notna()], [*peers.MODELS]
     fits = {label: linregress(np.log(sizes["ratings"]), np.log(sizes[label])) for label in labels}
-    show(f"Least seconds of a sweep, rank {args.rank}, {args.threads} threads", sizes[["ratings", *labels]], "scaling_time")
+    show(f"Seconds a sweep, rank {args.rank}, {args.threads} threads", sizes[["ratings", *labels]], "scaling_time")
     exponents = pd.DataFrame({k: {"exponent": fit.slope, "standard error": fit.stderr} for k, fit in fits.items()})
     show("Time as a power of the ratings", exponents, "scaling_exponents")
     megabytes = sizes[["base", "bytes", "build", "fit", "draws"]] / 1e6

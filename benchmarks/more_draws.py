@@ -1,6 +1,7 @@
 """How far the RMSE of predictive means of few draws lies above that of many: what is left for conditional means to win.
 
-`python benchmarks/more_draws.py FOLDER [--rank 8] [--seeds 0,1]` prints it for MovieLens-100K (ml-100k.csv, see gibbs_vs_peers.py).
+`python benchmarks/more_draws.py FOLDER [--rank 8] [--seeds 0,1]` prints it for MovieLens-100K (ml-100k.csv, see
+gibbs_vs_peers.py).
 """
 
 from __future__ import annotations

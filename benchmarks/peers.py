@@ -147,7 +147,13 @@ def macau(data):
     ratings = sparse.coo_matrix((data["value"] - centre + 1e-9, (data["user"], data["item"])), sizes)
     held = sparse.coo_matrix((np.ones(len(data["test_user"])), (data["test_user"], data["test_item"])), sizes)
     session = library.TrainSession(
-        priors=["macau", "macau"], num_latent=int(data["rank"]), burnin=100, nsamples=200, num_threads=2, seed=1, verbose=0
+        priors=["macau", "macau"],
+        num_latent=int(data["rank"]),
+        burnin=100,
+        nsamples=200,
+        num_threads=2,
+        seed=1,
+        verbose=0,
     )
     session.addTrainAndTest(ratings.tocsr(), held.tocsr(), library.FixedNoise(1.25))
     for side, x in enumerate((data["user_x"], data["item_x"])):

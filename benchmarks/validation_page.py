@@ -44,8 +44,7 @@ def write(found: dict[str, Any], seed: int, version: str) -> None:
 PARTIAL = """
 
 **A partial run.** Some sections, methods or points below have not run, and others have fewer replications than `make validate`
-takes
-(500 for Gibbs, 200 for SVI and for each point): the bands are wide, and what is not there is not claimed."""
+takes (500 for Gibbs, 200 for SVI and for each point): the bands are wide, and what is not there is not claimed."""
 
 
 def _head(seed: int, version: str) -> str:

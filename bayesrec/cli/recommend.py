@@ -26,7 +26,9 @@ def recommend(
     ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="All users of the fit.")] = False,
     n: Annotated[int, typer.Option("-n", "--n", help="Length of a list.")] = 10,
-    by: Annotated[str, typer.Option(help="mean, ucb, lcb, thompson, prob_best, expected_utility or mean_variance.")] = "mean",
+    by: Annotated[
+        str, typer.Option(help="mean, ucb, lcb, thompson, prob_best, expected_utility or mean_variance.")
+    ] = "mean",
     exclude: Annotated[str, typer.Option(help="seen: what the user has rated in the target; or none.")] = "seen",
     level: Annotated[float, typer.Option(help="Probability of the interval from lower to upper.")] = 0.9,
     seed: Annotated[int, typer.Option(help="For thompson: equal seeds give equal lists.")] = 0,

@@ -154,9 +154,7 @@ class NoisyResponse(Likelihood):
             # A user's level and log precisions move together, then apart: each move alone mixes slowly where one of
             # the two spreads is small.
             shift = state["user_log_precision"] - level
-            level = conjugate.noise_slices(
-                level, zeros, between, count, squares, shift, BOUND, rng, table.workers
-            )
+            level = conjugate.noise_slices(level, zeros, between, count, squares, shift, BOUND, rng, table.workers)
             x, loc = level + shift, np.broadcast_to(level, seen.shape)
             x[seen] = conjugate.noise_slices(
                 x[seen], loc[seen], within, count_seen, squares[seen][None], zeros_seen, BOUND, rng, table.workers

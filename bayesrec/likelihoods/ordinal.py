@@ -134,7 +134,13 @@ class Ordinal(NoisyResponse):
         return Graded((cut - eta.unsqueeze(-1)) / self.scale(latents, batch).unsqueeze(-1))
 
     def predicted(
-        self, mean: np.ndarray, spread: np.ndarray, noise: np.ndarray, latents: Latents, units: list[Units], domain: np.ndarray
+        self,
+        mean: np.ndarray,
+        spread: np.ndarray,
+        noise: np.ndarray,
+        latents: Latents,
+        units: list[Units],
+        domain: np.ndarray,
     ) -> Predicted:
         """Return probabilities of levels."""
         cut = latents["cut"].numpy().astype(np.float64)[:, domain].swapaxes(0, 1)
