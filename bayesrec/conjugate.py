@@ -147,7 +147,7 @@ def transfer_rows(
         for key, out in zip(keys, normals, strict=True):
             kernels.normals(key, out, first, last)
         counts = kernels.transfer_rows(
-            table.user_ptr, table.user_item, value, weight, present, item, scale, mean, cov, maps, off, gated, *given, *common,
+            table.user_ptr, table.user_item, value, weight, item, scale, mean, cov, maps, off, gated, present, *given, *common,
             normals, uniforms, theta, phi, used, on, log_odds, first, last,
         )  # fmt: skip
         return np.array(counts)

@@ -212,7 +212,7 @@ def _meet(t, lin, gram, linear, jitter, after, inverse):
 
 @compiled
 def transfer_rows(
-    indptr, index, value, weight, present, item, prior_scale, user_mean, user_cov, maps, off, gated, given, given_linear,
+    indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, present, given, given_linear,
     common, common_linear, normals, uniforms, theta, phi, phi_used, gate, log_odds, first, last,
 ):  # fmt: skip
     """Draw (gate, theta, phi) of users first..last jointly; returns failures and rows that needed jitter.
