@@ -8,6 +8,7 @@ import pytest
 import bayesrec as br
 from bayesrec.testing import ModelConformance
 
+ONE_NOISE = br.Gaussian(user_noise=False)
 OTHERS = (br.Ordinal(), br.Bernoulli(), br.Poisson(), br.StudentT())  # in PMF by default, in the rest if slow ones run
 
 
@@ -21,15 +22,18 @@ class TestPMF(ModelConformance):
 class TestCollectiveMF(ModelConformance):
     model = br.models.CollectiveMF(rank=2)
     uses_source = True
-    slow = OTHERS
+    likelihoods = ()
+    slow = (ONE_NOISE, *OTHERS)
 
 
 class TestTransferMF(ModelConformance):
     model = br.models.TransferMF(rank=2)
     uses_source = True
-    slow = OTHERS
+    likelihoods = ()
+    slow = (ONE_NOISE, *OTHERS)
 
 
+@pytest.mark.slow
 class TestTransferMFWithoutGate(ModelConformance):
     model = br.models.TransferMF(rank=1, gate=False)
     uses_source = True

@@ -300,7 +300,7 @@ def test_save_load_fold_in_and_proba_sum_to_one(fitted, tmp_path):
     assert back.predict_proba(test).equals(posterior.predict_proba(test))
     folded = posterior.fold_in(ratings().query("domain == 'source'").head(6).assign(user=555))
     proba = folded.predict_proba(pd.DataFrame({"user": [555, 999], "item": [0, 1]}))
-    np.testing.assert_allclose(proba.filter(like="p_").sum(1), 1.0, atol=1e-9)
+    np.testing.assert_allclose(proba.filter(like="p_").sum(axis=1), 1.0, atol=1e-9)
     assert posterior.to_datatree(log_likelihood=False)["posterior"]["cut"].dims[-1] == "threshold"
 
 

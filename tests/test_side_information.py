@@ -48,6 +48,7 @@ class TestOtherMethodsWithFeatures(ModelConformance):
         return described_frame()
 
 
+@pytest.mark.slow
 class TestTransferMFWithFeatures(ModelConformance):
     model = br.models.TransferMF(rank=1, features=True)
     uses_source = True
