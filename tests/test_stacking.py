@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 import bayesrec as br
 from bayesrec.diagnostics import Stack, stacking
 from bayesrec.diagnostics.mixture import REGIMES
+from bayesrec.diagnostics.mixture import _quantile as quantile_of_mixture
 from bayesrec.errors import ConvergenceWarning, DataError, LoadError, NotFittedError
 
 GIBBS = br.Gibbs(draws=20, warmup=20, chains=2)
@@ -133,6 +134,30 @@ def test_bounds_are_quantiles_and_moments_those_of_the_mixture(mixture, cells, l
         np.testing.assert_allclose(below, p, atol=2e-9)
     one = mixture.predict(cells.iloc[[3]], level)  # a row's answer depends on that row alone
     assert one.iloc[0, 2:].tolist() == answer.iloc[3, 2:].tolist()
+
+
+@pytest.mark.parametrize("likelihood", [br.Poisson(), {"source": br.Gaussian(), "target": br.Poisson()}])
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_bounds_of_counts_are_the_least_counts_that_reach_the_probability(likelihood, level):
+    """A mixture of counts has steps where a mixture of normals has a slope; the oracle walks up from 0."""
+    frame, _ = br.data.synthetic.cross_domain(n_users=30, n_items=(12, 10), n_ratings=(6, 4), rank=1)
+    rate = np.exp(1.5 * (frame["value"] - frame["value"].mean()) + 1.0)
+    frame["value"] = np.random.default_rng(0).poisson(rate).astype(float)
+    data = br.Interactions.from_frame(frame, target="target", value="value")
+    models = [br.models.PMF(rank=1, likelihood=br.Poisson()), br.models.TransferMF(rank=1, likelihood=likelihood)]
+    method = br.Gibbs(draws=10, warmup=10, chains=1)
+    rows = data.mask(data.is_target).to_frame().head(12)
+    laws = []
+    for model in models:
+        arm = br.fit(model, data, method, progress=False)
+        laws.append(next(iter(arm.laws(arm.data.encode(rows))))[1])
+    weight = np.stack([np.linspace(0.1, 0.9, 12), np.linspace(0.9, 0.1, 12)])
+    for p in ((1 - level) / 2, (1 + level) / 2):
+        got, want = quantile_of_mixture(laws, weight, p), np.zeros(12)
+        for _ in range(2000):
+            below = sum(w * law.cdf(want) for w, law in zip(weight, laws, strict=True))
+            want += below < p
+        np.testing.assert_array_equal(got, want)
 
 
 def test_one_arm_with_all_the_weight_is_that_arm(mixture, cells):

@@ -278,8 +278,18 @@ def _quantile(parts: list[Predicted], weight: np.ndarray, probability: float) ->
             total += w[rows] * law.cdf(x, rows)
         return total
 
-    found = _crossing(gap, each.min(0), each.max(0))
-    return np.round(found) if isinstance(parts[0], Counts) else found
+    return (_least if isinstance(parts[0], Counts) else _crossing)(gap, each.min(0), each.max(0))
+
+
+def _least(gap: Callable[[np.ndarray, np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The least whole numbers from ``low`` to ``high`` (row,) at which increasing steps ``gap(x, rows)`` are not below zero."""
+    low, high = low.copy(), high.copy()
+    while len(rows := np.flatnonzero(low < high)):
+        middle = np.floor((low[rows] + high[rows]) / 2.0)
+        reached = gap(middle, rows) >= -TOLERANCE
+        high[rows] = np.where(reached, middle, high[rows])
+        low[rows] = np.where(reached, low[rows], middle + 1.0)
+    return high
 
 
 def _crossing(gap: Callable[[np.ndarray, np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ __all__ = ["EachRow", "joined"]
 def joined(parts: list[tuple[np.ndarray, Predicted]]) -> Predicted:
     """Predictions of all rows from those of some rows each; on levels where all are, on equally many."""
     laws = [law for _, law in parts]
+    if len(laws) == 1:
+        return laws[0]
     if all(isinstance(law, Levels) for law in laws) and len({law.levels.shape[1] for law in laws}) == 1:  # type: ignore[attr-defined]
         order = np.argsort(np.concatenate([rows for rows, _ in parts]))
         return Levels(

@@ -323,10 +323,6 @@ class Model(ABC):
             remembered(errors, sites), remembered(eta, sites[:-1]), lambda state: self.cell_vectors(state, table)
         )
 
-    def squared_errors(self, state: State, table: Table) -> np.ndarray:
-        """Sum of squared residuals of each user in each domain, (domain, user)."""
-        return self.fitted(table).errors(state)
-
     def log_density(self, state: State, table: Table) -> float:
         """Log density of the ratings of a table."""
         return self.likelihood.log_density(state, table, self.fitted(table))
