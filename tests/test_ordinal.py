@@ -406,9 +406,38 @@ def test_an_unused_level_is_named():
 
 def test_domains_with_different_scales_are_told_apart():
     frame = ratings()
-    frame.loc[frame.domain == "source", "value"] = frame["value"].clip(upper=3)
+    frame.loc[frame.domain == "source", "value"] = 2 * frame["value"].clip(upper=3) - 0.5
     with pytest.raises(DataError, match=r"different numbers of levels \(3, 4, the target last\).*of its own"):
         br.fit(br.models.CollectiveMF(rank=1, likelihood=br.Ordinal()), interactions(frame), QUICK, progress=False)
+
+
+def test_a_domain_that_lacks_a_level_shares_the_other_ones_scale():
+    """Nobody gave the source's highest level: its last cut point has the prior alone, and the target keeps four levels."""
+    frame = ratings()
+    frame.loc[frame.domain == "source", "value"] = frame["value"].clip(upper=3)
+    model = br.models.CollectiveMF(rank=1, likelihood=br.Ordinal())
+    posterior = br.fit(model, interactions(frame), QUICK, progress=False)
+    assert [one.levels.tolist() for one in posterior.schema.units] == [[1, 2, 3, 4]] * 2
+    assert (np.diff(posterior.draws["cut"]) > 0).all()
+    proba = posterior.predict_proba(frame.head(3))
+    assert (proba["p_4"] < 0.1).all()
+
+
+def test_a_verdict_on_a_level_that_training_lacks_names_the_row():
+    frame = ratings()
+    train, test = br.split.holdout(interactions(frame), 0.2, seed=0)
+    low = train.mask(train.value < 4)
+    arms = [br.fit(br.models.PMF(rank=1, likelihood=br.Ordinal()), low, QUICK, seed=s, progress=False) for s in (0, 1)]
+    first = int(np.argmax(test.value == 4))
+    with pytest.raises(
+        DataError, match=rf"no probability under Ordinal.*in row {first}, is 4, and no rating in training"
+    ):
+        br.negative_transfer(*arms, test)
+    arms = [
+        br.fit(replace(arm.model, likelihood=br.Ordinal(levels=(1, 2, 3, 4))), train, QUICK, progress=False)
+        for arm in arms
+    ]
+    assert np.isfinite(br.negative_transfer(*arms, test).delta)
 
 
 @pytest.mark.parametrize("levels", [(1,), (2, 1), (1, 1), "abc", 5])

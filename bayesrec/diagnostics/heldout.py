@@ -12,7 +12,7 @@ from bayesrec.diagnostics import calibration
 from bayesrec.errors import DataError
 from bayesrec.posterior import Posterior
 
-__all__ = ["HeldOut", "held_out", "regime_of"]
+__all__ = ["HeldOut", "held_out", "possible", "regime_of"]
 
 FEW = 5  # most target ratings of the regime "few"
 
@@ -39,6 +39,19 @@ def regime_of(n_own: np.ndarray) -> np.ndarray:
     return np.select([n_own == 0, n_own <= FEW], ["cold", "few"], "warm")
 
 
+def possible(posterior: Posterior, score: np.ndarray, test: Any) -> np.ndarray:
+    """Return log scores (..., row); refuse a rating that has no probability, which no judgement survives. Internal."""
+    bad = np.flatnonzero(~np.isfinite(score).reshape(-1, score.shape[-1]).all(0))
+    if bad.size:
+        batch = posterior.data.encode(test, need_value=True)
+        likelihood, value = posterior.model.likelihood, np.asarray(batch.value)[bad[0]]
+        raise DataError(
+            f"{bad.size} of {score.shape[-1]} held-out ratings have no probability under {likelihood!r}; the first, in row "
+            f"{bad[0]}, is {value:g}, and no rating in training was. Name all levels: Ordinal(levels=(1, 2, 3, 4, 5))."
+        )
+    return score
+
+
 def held_out(arm: Posterior, bare: Posterior, test: Any) -> HeldOut:
     """Score the test rows under both arms. Internal."""
     batch = arm.data.encode(test, need_value=True)
@@ -56,6 +69,8 @@ def held_out(arm: Posterior, bare: Posterior, test: Any) -> HeldOut:
         count[user[known]] = total[batch.user[known]]
     with_chains, index, with_joint = arm.scores(test)
     without_chains, bare_index, bare_joint = bare.scores(test)
+    for posterior, found in ((arm, with_chains), (bare, without_chains)):
+        possible(posterior, found, test)
     joint = np.zeros(len(codes))
     joint[user] = with_joint[index] - bare_joint[bare_index]
     rows = calibration.forecast(arm, test)

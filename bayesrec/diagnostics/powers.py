@@ -12,6 +12,7 @@ import pandas as pd
 
 from bayesrec.data import Interactions, split
 from bayesrec.data.seeds import checked_seed
+from bayesrec.diagnostics.heldout import possible
 from bayesrec.errors import DataError
 from bayesrec.files import beside
 from bayesrec.inference import fit
@@ -135,7 +136,8 @@ def choose_power(
             found = None if path is None else _read(path)
             if found is None:
                 with whole_fits("a fit was interrupted; there is no choice from half a table"):
-                    found = fit(arm, train, method, seed=seed, progress=progress).log_score(test)
+                    posterior = fit(arm, train, method, seed=seed, progress=progress)
+                found = possible(posterior, posterior.log_score(test), test)
                 if path is not None:
                     _write(path, found)
             scores[power].append(found)

@@ -11,7 +11,7 @@ import pandas as pd
 from bayesrec.data import Interactions
 from bayesrec.data.seeds import checked_seed, generator
 from bayesrec.diagnostics.folds import kfold
-from bayesrec.diagnostics.heldout import regime_of
+from bayesrec.diagnostics.heldout import possible, regime_of
 from bayesrec.diagnostics.mixture import REGIMES, Stack, mixed
 from bayesrec.errors import DataError
 from bayesrec.inference import fit
@@ -107,7 +107,8 @@ def stack(
         held = np.isin(data.user, np.unique(test.user)) & (order >= keep[data.user])
         fitted, test = fits(data.mask(~held)), data.mask(held)
         who = {data.entity: data.users.decode(test.user), "regime": regime_of(keep[test.user]), "fold": fold}
-        parts.append(pd.DataFrame(who | {name: arm.log_score(test) for name, arm in fitted.items()}))
+        scores = {name: possible(arm, arm.log_score(test), test) for name, arm in fitted.items()}
+        parts.append(pd.DataFrame(who | scores))
     rows = pd.concat(parts, ignore_index=True)
     rows["stack"] = 0.0
     for fold in range(len(parts)):

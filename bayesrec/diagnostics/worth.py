@@ -13,6 +13,7 @@ from scipy.interpolate import PchipInterpolator
 from bayesrec.data import Interactions, Vocabulary
 from bayesrec.data.seeds import checked_seed, generator
 from bayesrec.diagnostics.folds import kfold, known
+from bayesrec.diagnostics.heldout import possible
 from bayesrec.diagnostics.stacking import own_order
 from bayesrec.diagnostics.wording import CHOICE, counted
 from bayesrec.errors import DataError
@@ -252,7 +253,7 @@ def _forgetting(posterior: Posterior, ids: pd.Index) -> Posterior:
 def _losses(posterior: Posterior, rows: Interactions) -> np.ndarray:
     """Mean log loss of the rows of each user, (user,), users by code."""
     _, user, count = np.unique(rows.user, return_inverse=True, return_counts=True)
-    return -np.bincount(user, posterior.log_score(rows)) / count
+    return -np.bincount(user, possible(posterior, posterior.log_score(rows), rows)) / count
 
 
 def measured(per_user: pd.DataFrame, entity: str, target: Any, seed: int) -> Worth:

@@ -44,8 +44,9 @@ class Ordinal(NoisyResponse):
     user_noise : bool
         False gives all users the same width.
     levels : tuple of float, optional
-        The values that a rating can take. By default those of the training ratings, for each domain its own: as many in
-        every domain, or give each domain a likelihood of its own.
+        The values that a rating can take. By default those of the training ratings of each domain, or of another domain that
+        has these and more; where two scales differ, give each domain a likelihood of its own. Name them where a fold of the
+        ratings may lack one.
 
     References
     ----------
@@ -108,10 +109,12 @@ class Ordinal(NoisyResponse):
             )
 
     def units(self, values: list[np.ndarray]) -> list[Units]:
-        """Levels of each domain: those declared, or those found; without ratings those of the last domain that has some."""
+        """Levels of each domain: those declared, or those found; where one domain's lie among another's, the larger set."""
         if self.levels is not None:
             return [Units(levels=np.array(self.levels)) for _ in values]
         found = [np.unique(x) for x in values]
+        widest = max(reversed(found), key=len)
+        found = [widest if np.isin(levels, widest).all() else levels for levels in found]
         sizes = [len(levels) for levels in found if len(levels)]
         if len(set(sizes)) > 1:
             raise DataError(
@@ -119,8 +122,7 @@ class Ordinal(NoisyResponse):
                 "Declare levels=(...) that hold for all, or give each domain a likelihood of its own: "
                 "likelihood={domain: Ordinal(), ...}"
             )
-        spare = next((levels for levels in reversed(found) if len(levels)), np.array([0.0, 1.0]))
-        return [Units(levels=levels if len(levels) else spare) for levels in found]
+        return [Units(levels=levels if len(levels) else np.array([0.0, 1.0])) for levels in found]
 
     def prior(self, schema: Any) -> Latents:
         """Sample cut points, then spreads and widths of the users."""
