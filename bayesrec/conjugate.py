@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 
-ROW = 80  # ratings whose cost is that of a row's own work, such as its Cholesky factor
+ROW = 40  # ratings whose cost is that of a row's own work, such as its Cholesky factor
+FEW = 200_000  # ratings that one thread looks up sooner than it calls another
 
 
 def _whole(counts: Any, block: str, workers: Workers) -> None:
@@ -152,14 +153,16 @@ def transfer_rows(
         )  # fmt: skip
         return np.array(counts)
 
-    _whole(workers.share(run, table.user_ptr[:: table.n_domains], 4 * ROW), "users", workers)
+    _whole(workers.share(run, table.user_ptr[:: table.n_domains], 8 * ROW), "users", workers)
     return {"user_vector": theta, "source_vector": phi, "phi_used": used, "on": on}
 
 
 def at_cells(array, cell, workers=ALONE):
     """The entries of ``array`` (domain, user) that belong to each rating, (rating,)."""
-    flat, out = np.ascontiguousarray(array).ravel(), np.empty(len(cell))
-    step = max(1, len(cell) // 64)
+    flat = np.ascontiguousarray(array).ravel()
+    if len(cell) < FEW:
+        return flat.take(cell)
+    out, step = np.empty(len(cell)), max(1, len(cell) // 64)
     edges = np.append(np.arange(0, len(cell), step), len(cell))
 
     def run(first, last):

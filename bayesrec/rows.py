@@ -1,8 +1,7 @@
-"""Compiled draws of many small Gaussian rows: Gram matrices in tiles, Cholesky factors in place. Internal.
+"""Compiled draws of many small Gaussian rows: Gram matrices in tiles, Cholesky factors of eight rows at once. Internal.
 
-The factors of the other side are padded with zeros to a multiple of ``LANES`` columns, and so is the precision matrix of
-the factors (with ones on the diagonal there). The bias, component 0, has a design of ones; it is kept apart and comes last
-in the factorisation, as a border.
+The factors of the other side are padded with zeros to a multiple of ``WIDTH`` columns. The bias, component 0, has a design of
+ones: what a row's ratings say of it comes as sums beside the Gram matrix of the factors.
 """
 
 from __future__ import annotations
@@ -10,11 +9,26 @@ from __future__ import annotations
 import numpy as np
 
 from bayesrec.jit import compiled, reordered
-from bayesrec.tiles import LANES, address, factor_tile, gather, solve_tile, tile_add, tile_subtract
+from bayesrec.lanes import aligned, arrange, factor, solve, systems
+from bayesrec.tiles import (
+    LANES,
+    address,
+    corner_add,
+    factor_tile,
+    gather,
+    gather_half,
+    short_add,
+    solve_tile,
+    tall_add,
+    taller_add,
+    tile_add,
+    tile_subtract,
+)
 
 __all__ = ["JITTER", "accumulate", "cholesky_upper", "draw_rows", "multiple", "padded", "room", "solve_upper"]
 
 BLOCK = 64  # ratings gathered at once
+WIDTH = 4
 JITTER = (0.0, 1e-12, 1e-10, 1e-8)  # added to the diagonal, times its mean, one after another until the factor exists
 
 
@@ -28,7 +42,8 @@ def multiple(n):
 def padded(other):
     """The factors of the other side with columns of zeros behind, and their biases."""
     rank = other.shape[1] - 1
-    factors = np.zeros((other.shape[0], multiple(rank)))
+    width = max(WIDTH, (rank + WIDTH - 1) // WIDTH * WIDTH)
+    factors = aligned(other.shape[0] * width).reshape((other.shape[0], width))
     bias = np.empty(other.shape[0])
     for r in range(other.shape[0]):
         bias[r] = other[r, 0]
@@ -39,22 +54,23 @@ def padded(other):
 
 @compiled
 def room(width):
-    """Working memory for rows of ``width`` factors: precision, its border, linear term, a block of ratings, LANES numbers.
-
-    The precision has LANES columns more than rows, for right-hand sides.
-    """
-    precision = np.empty((width, width + LANES))
-    return precision, np.empty(width), np.empty(width), np.empty((BLOCK, width)), np.empty((3, BLOCK)), np.empty(LANES)
+    """Working memory for rows of ``width`` factors: precision, border, linear term, a block of ratings and their numbers."""
+    block = aligned(BLOCK * width).reshape((BLOCK, width))
+    return np.empty((width, width)), np.empty(width), np.empty(width), block, np.empty((3, BLOCK))
 
 
 @compiled
-def _add(start, stop, index, value, weight, factors, bias, memory):
-    """Add ratings start..stop to the memory; returns what they add to the bias's precision and linear term.
+def _add(start, stop, index, value, weight, factors, bias, precision, stride, memory):
+    """Add ratings start..stop: to the upper triangle at the address ``precision``, with rows of ``stride``, and to the memory.
 
-    A rating is ``value = row bias + bias[i] + row @ factors[i] + noise``.
+    A rating is ``value = row bias + bias[i] + row @ factors[i] + noise``. Returns what they add to the bias's precision and
+    linear term.
     """
-    precision, border, linear, block, scalars, _ = memory
+    _, border, linear, block, scalars = memory
     width = factors.shape[1]
+    even = width // LANES * LANES
+    border[:] = 0.0
+    linear[:] = 0.0
     total = 0.0
     first = 0.0
     for t in range(start, stop, BLOCK):
@@ -67,14 +83,25 @@ def _add(start, stop, index, value, weight, factors, bias, memory):
             scalars[2, q] = w
             total += w
             first += r
-        for j in range(0, width, LANES):
+        for j in range(0, even, LANES):
             gather(
                 address(factors), width, address(index[t:]), m, j, address(scalars[0]), address(scalars[1]),
                 address(scalars[2]), address(block), address(linear), address(border),
             )  # fmt: skip
-        for i in range(0, width, LANES):
-            for j in range(i, width, LANES):
-                tile_add(address(block), width, m, i, j, address(precision), width + LANES)
+            for i in range(0, j, LANES):
+                tile_add(address(block), width, m, i, j, precision, stride)
+            corner_add(address(block), width, m, j, j, precision, stride)
+        if even < width:
+            gather_half(
+                address(factors), width, address(index[t:]), m, even, address(scalars[0]), address(scalars[1]),
+                address(scalars[2]), address(block), address(linear), address(border),
+            )  # fmt: skip
+            for i in range(0, even - LANES, LANES):
+                tall_add(address(block), width, m, i, even, precision, stride)
+            if even > 0:
+                taller_add(address(block), width, m, even - LANES, even, precision, stride)
+            else:
+                short_add(address(block), width, m, 0, 0, precision, stride)
     return total, first
 
 
@@ -83,11 +110,9 @@ def accumulate(start, stop, index, value, weight, factors, bias, memory, precisi
     """Add the likelihood of ratings start..stop to a row's precision, upper triangle, and linear term, bias first."""
     if start == stop:
         return
-    upper, border, right, _, _, _ = memory
+    upper, border, right, _, _ = memory
     upper[:, :] = 0.0
-    border[:] = 0.0
-    right[:] = 0.0
-    total, first = _add(start, stop, index, value, weight, factors, bias, memory)
+    total, first = _add(start, stop, index, value, weight, factors, bias, address(upper), upper.shape[1], memory)
     precision[0, 0] += total
     linear[0] += first
     for i in range(min(linear.shape[0] - 1, len(border))):
@@ -132,94 +157,107 @@ def solve_upper(upper, x):
 
 
 @compiled
-def _starts(prior, right, width):
-    """What rows without ratings begin with: precisions (group, width, width + LANES), their borders and linear terms."""
-    n, rank = right.shape[0], right.shape[1] - 1
-    upper, border, linear = np.zeros((n, width, width + LANES)), np.zeros((n, width)), np.zeros((n, width))
-    for g in range(n):
-        for i in range(width):
-            upper[g, i, i] = 1.0
-        for i in range(rank):
-            linear[g, i] = right[g, i + 1]
-            border[g, i] = prior[g, i + 1, 0]
-            for j in range(i, rank):
-                upper[g, i, j] = prior[g, i + 1, j + 1]
-    return upper, border, linear
+def _begin(prior, right, width):
+    """What a row without ratings says, [precision | linear term] with room for padded factors, (group, width + 1, stride)."""
+    size = right.shape[1]
+    out = np.zeros((len(right), width + 1, width + 1 + LANES))
+    out[:, :size, :size] = prior
+    out[:, :size, size] = right
+    return out
 
 
 @compiled
-def _factor(start, stop, index, value, weight, factors, bias, prior, right, begin, jitter, memory):
-    """Factor the precision of a row, ratings and prior; precision and linear term of the bias given the factors.
-
-    The precision of the bias is not above 0 where the row's is not positive definite. The border and the linear term stand
-    in the first two columns behind the precision's.
-    """
-    upper, border, linear, _, _, inverse = memory
-    width = factors.shape[1]
-    rank = right.shape[0] - 1
-    for i in range(width):
-        for j in range(width + LANES):
-            upper[i, j] = begin[0][i, j]
-        border[i] = begin[1][i]
-        linear[i] = begin[2][i]
-    total, one = _add(start, stop, index, value, weight, factors, bias, memory)
-    total += prior[0, 0]
-    one += right[0]
+def _meet(a, begin, row, indptr, index, value, weight, factors, bias, jitter, size, memory):
+    """[precision | linear term] of a row, ratings and prior, in ``a``."""
+    flat, start, stride = a.reshape(-1), begin.reshape(-1), a.shape[1]
+    for i in range(size * stride):  # a loop over one axis is a copy of memory
+        flat[i] = start[i]
+    if indptr[row + 1] > indptr[row]:
+        _, border, linear, _, _ = memory
+        total, first = _add(
+            indptr[row],
+            indptr[row + 1],
+            index,
+            value,
+            weight,
+            factors,
+            bias,
+            address(flat[stride + 1 :]),
+            stride,
+            memory,
+        )
+        a[0, 0] += total
+        a[0, size] = begin[0, size] + first
+        for i in range(1, size):
+            a[0, i] += border[i - 1]
+            a[i, size] = begin[i, size] + linear[i - 1]
     if jitter > 0.0:
-        trace = total
-        for i in range(rank):
-            trace += upper[i, i]
-        total += jitter * trace / (rank + 1)
-        for i in range(rank):
-            upper[i, i] += jitter * trace / (rank + 1)
-    for i in range(width):
-        upper[i, width] = border[i]
-        upper[i, width + 1] = linear[i]
-    if not cholesky_upper(upper, inverse):
-        return 0.0, 0.0
-    for i in range(width):
-        border[i] = upper[i, width]
-        linear[i] = upper[i, width + 1]
-        total -= border[i] * border[i]
-        one -= border[i] * linear[i]
-    return total, one
+        trace = 0.0
+        for i in range(size):
+            trace += a[i, i]
+        for i in range(size):
+            a[i, i] += jitter * trace / size
+
+
+@compiled
+def _finish(a, inverse, n, normals, out, good):
+    """Draw rows (n, size) from the first ``n`` systems; which were ``good``, positive definite. The others are left alone."""
+    size = out.shape[1]
+    factor(a, inverse)
+    for lane in range(n):
+        good[lane] = True
+        for i in range(size):
+            good[lane] &= 0.0 < inverse[i, lane] < np.inf
+            a[i, size, lane] += normals[lane, i]
+    solve(a, inverse)
+    for lane in range(n):
+        if good[lane]:
+            for i in range(size):
+                out[lane, i] = a[i, size, lane]
 
 
 @compiled
 def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior_linear, normals, out, first, last):
-    """Draw rows first..last from their Gaussian conditionals.
+    """Draw rows first..last from their Gaussian conditionals, LANES at once.
 
     Returns how many were not positive definite, whatever the jitter, and how many were so only with jitter.
     """
     factors, bias = padded(other)
-    width = factors.shape[1]
-    rank = out.shape[1] - 1
-    memory = room(width)
-    starts = _starts(prior_precision, prior_linear, width)
-    upper, border, linear, _, _, _ = memory
+    size = out.shape[1]
+    memory = room(factors.shape[1])
+    begin = _begin(prior_precision, prior_linear, factors.shape[1])
+    apart = np.zeros((LANES, begin.shape[1], begin.shape[2]))
+    a, inverse = systems(size)
+    good, again = np.empty(LANES, dtype=np.bool_), np.empty(1, dtype=np.bool_)
     bad = 0
     jittered = 0
-    for u in range(first, last):
-        prior = prior_precision[group[u]]
-        right = prior_linear[group[u]]
-        begin = starts[0][group[u]], starts[1][group[u]], starts[2][group[u]]
-        total = 0.0
-        one = 0.0
-        for k in range(len(JITTER)):
-            total, one = _factor(
-                indptr[u], indptr[u + 1], index, value, weight, factors, bias, prior, right, begin, JITTER[k], memory
-            )
-            if total > 0.0:
-                jittered += k > 0
-                break
-        if not total > 0.0:
-            bad += 1
-            continue
-        root = np.sqrt(total)
-        out[u, 0] = (one / root + normals[u, 0]) / root
-        for i in range(rank):
-            linear[i] += normals[u, i + 1] - border[i] * out[u, 0]
-        solve_upper(upper, linear)
-        for i in range(rank):
-            out[u, i + 1] = linear[i]
+    for u in range(first, last, LANES):
+        n = min(LANES, last - u)
+        for k in range(n):
+            _meet(apart[k], begin[group[u + k]], u + k, indptr, index, value, weight, factors, bias, 0.0, size, memory)
+        arrange(apart, a)
+        _finish(a, inverse, n, normals[u : u + n], out[u : u + n], good)
+        for row in range(u, u + n):
+            again[0] = good[row - u]
+            for k in range(1, len(JITTER)):
+                if again[0]:
+                    break
+                _meet(
+                    apart[0],
+                    begin[group[row]],
+                    row,
+                    indptr,
+                    index,
+                    value,
+                    weight,
+                    factors,
+                    bias,
+                    JITTER[k],
+                    size,
+                    memory,
+                )
+                arrange(apart, a)
+                _finish(a, inverse, 1, normals[row : row + 1], out[row : row + 1], again)
+                jittered += again[0]
+            bad += not again[0]
     return bad, jittered

@@ -14,54 +14,83 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-__all__ = ["LANES", "address", "factor_tile", "gather", "solve_tile", "tile_add", "tile_subtract"]
+__all__ = [
+    "F64",
+    "FLOATS",
+    "I32",
+    "I64",
+    "LANES",
+    "VECTOR",
+    "address",
+    "corner_add",
+    "factor_tile",
+    "fma_of",
+    "gather",
+    "gather_half",
+    "load",
+    "loop",
+    "short_add",
+    "solve_tile",
+    "store",
+    "tall_add",
+    "taller_add",
+    "tile_add",
+    "tile_subtract",
+]
 
 LANES = 8
 F64, I32, I64 = ir.DoubleType(), ir.IntType(32), ir.IntType(64)
-VECTOR = ir.VectorType(F64, LANES)
+VECTOR, HALF = ir.VectorType(F64, LANES), ir.VectorType(F64, LANES // 2)
 FLOATS, WHOLES = types.CPointer(types.float64), types.CPointer(types.int32)
 
 
-def _load(builder, pointer):
-    value = builder.load(builder.bitcast(pointer, VECTOR.as_pointer()))
+def load(builder, pointer, kind=VECTOR):
+    """A vector from numbers that stand side by side."""
+    value = builder.load(builder.bitcast(pointer, kind.as_pointer()))
     value.align = 8
     return value
 
 
-def _store(builder, value, pointer):
-    builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer())).align = 8
+def store(builder, value, pointer):
+    """Write a vector."""
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = 8
 
 
-def _splat(builder, number):
-    one = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, ir.Constant(I32, 0))
-    lanes = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
-    return builder.shuffle_vector(one, ir.Constant(VECTOR, ir.Undefined), lanes)
+def splat(builder, number, kind=VECTOR):
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(I32, 0))
+    lanes = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
 
 
-def _fma(builder):
-    kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f64")
+def fma_of(builder, kind=VECTOR):
+    """The function a b + c of three vectors."""
+    function_type = ir.FunctionType(kind, [kind] * 3)
+    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.fma.v{kind.count}f64")
     return lambda a, b, c: builder.call(function, [a, b, c])
 
 
-def _loop(builder, count, n_sums, body):
-    """Sum in registers: ``body(q, sums)`` returns the new sums, for q < count, count >= 1."""
-    entry = builder.block
+def loop(builder, count, kinds, body):
+    """Sum in registers: ``body(q, sums)`` returns the new sums, vectors of these kinds, for q < count."""
+    entry, zeros = builder.block, [ir.Constant(kind, [0.0] * kind.count) for kind in kinds]
     loop, done = (builder.append_basic_block(name) for name in ("loop", "done"))
-    builder.branch(loop)
+    builder.cbranch(builder.icmp_signed(">", count, ir.Constant(I64, 0)), loop, done)
     builder.position_at_end(loop)
     q = builder.phi(I64)
     q.add_incoming(ir.Constant(I64, 0), entry)
-    sums = [builder.phi(VECTOR) for _ in range(n_sums)]
+    sums = [builder.phi(kind) for kind in kinds]
     new = body(q, sums)
     following = builder.add(q, ir.Constant(I64, 1))
     q.add_incoming(following, loop)
-    for phi, value in zip(sums, new, strict=True):
-        phi.add_incoming(ir.Constant(VECTOR, [0.0] * LANES), entry)
+    for phi, zero, value in zip(sums, zeros, new, strict=True):
+        phi.add_incoming(zero, entry)
         phi.add_incoming(value, loop)
     builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
     builder.position_at_end(done)
-    return new
+    out = [builder.phi(kind) for kind in kinds]
+    for phi, zero, value in zip(out, zeros, new, strict=True):
+        phi.add_incoming(zero, entry)
+        phi.add_incoming(value, loop)
+    return out
 
 
 def _address(typingctx, array):
@@ -80,27 +109,34 @@ def _address(typingctx, array):
 address: Any = intrinsic(_address)
 
 
-def _tile(sign):
+def _tile(sign, parts):
+    """A block of a Gram matrix; ``parts`` are some of its rows, the kind of their vectors and the column where these begin."""
+
     def typed(typingctx, rows, stride, count, i, j, out, out_stride):
         signature = types.void(FLOATS, *[types.int64] * 4, FLOATS, types.int64)
 
         def codegen(context, builder, signature, args):
             rows, stride, count, i, j, out, out_stride = args
-            fma = _fma(builder)
+            places = [(a, kind, column) for span, kind, column in parts for a in span]
 
             def body(q, sums):
                 row = builder.gep(rows, [builder.mul(q, stride)])
-                right = _load(builder, builder.gep(row, [j]))
-                left = builder.gep(row, [i])
-                numbers = [builder.load(builder.gep(left, [ir.Constant(I64, a)])) for a in range(LANES)]
-                return [fma(_splat(builder, x), right, s) for x, s in zip(numbers, sums, strict=True)]
+                left, right = builder.gep(row, [i]), builder.gep(row, [j])
+                loaded = [load(builder, builder.gep(right, [ir.Constant(I64, c)]), kind) for _, kind, c in parts]
+                vectors = [x for (span, _, _), x in zip(parts, loaded, strict=True) for _ in span]
+                numbers = [builder.load(builder.gep(left, [ir.Constant(I64, a)])) for a, _, _ in places]
+                return [
+                    fma_of(builder, x.type)(splat(builder, number, x.type), x, s)
+                    for number, x, s in zip(numbers, vectors, sums, strict=True)
+                ]
 
-            sums = _loop(builder, count, LANES, body)
-            for a, value in enumerate(sums):
+            for (a, kind, column), value in zip(
+                places, loop(builder, count, [kind for _, kind, _ in places], body), strict=True
+            ):
                 place = builder.add(builder.mul(builder.add(i, ir.Constant(I64, a)), out_stride), j)
-                pointer = builder.gep(out, [place])
-                old = _load(builder, pointer)
-                _store(builder, (builder.fadd if sign > 0 else builder.fsub)(old, value), pointer)
+                pointer = builder.gep(out, [builder.add(place, ir.Constant(I64, column))])
+                old = load(builder, pointer, kind)
+                store(builder, (builder.fadd if sign > 0 else builder.fsub)(old, value), pointer)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -108,37 +144,50 @@ def _tile(sign):
     return typed
 
 
-#: out[i:i+8, j:j+8] += sum over q < count of outer(rows[q, i:i+8], rows[q, j:j+8]); count >= 1
-tile_add: Any = intrinsic(_tile(1))
+SQUARE = [(range(8), VECTOR, 0)]
+
+#: out[i:i+8, j:j+8] += sum over q < count of outer(rows[q, i:i+8], rows[q, j:j+8])
+tile_add: Any = intrinsic(_tile(1, SQUARE))
 #: the same with a minus
-tile_subtract: Any = intrinsic(_tile(-1))
+tile_subtract: Any = intrinsic(_tile(-1, SQUARE))
+#: tile_add for i = j, without four by four numbers below the diagonal
+corner_add: Any = intrinsic(_tile(1, [(range(4), VECTOR, 0), (range(4, 8), HALF, 4)]))
+#: tile_add of four columns: out[i:i+h, j:j+4], h = 4, 8, 12
+short_add: Any = intrinsic(_tile(1, [(range(4), HALF, 0)]))
+tall_add: Any = intrinsic(_tile(1, [(range(8), HALF, 0)]))
+taller_add: Any = intrinsic(_tile(1, [(range(12), HALF, 0)]))
 
 
-def _gather(typingctx, other, stride, index, count, j, root, response, weight, out, linear, total):
-    signature = types.void(FLOATS, types.int64, WHOLES, types.int64, types.int64, *[FLOATS] * 6)
+def _gather(kind):
+    def typed(typingctx, other, stride, index, count, j, root, response, weight, out, linear, total):
+        signature = types.void(FLOATS, types.int64, WHOLES, types.int64, types.int64, *[FLOATS] * 6)
 
-    def codegen(context, builder, signature, args):
-        other, stride, index, count, j, root, response, weight, out, linear, total = args
-        fma = _fma(builder)
+        def codegen(context, builder, signature, args):
+            other, stride, index, count, j, root, response, weight, out, linear, total = args
+            fma = fma_of(builder, kind)
 
-        def body(q, sums):
-            place = builder.mul(builder.sext(builder.load(builder.gep(index, [q])), I64), stride)
-            o = _load(builder, builder.gep(other, [builder.add(place, j)]))
-            s, r, w = (_splat(builder, builder.load(builder.gep(x, [q]))) for x in (root, response, weight))
-            _store(builder, builder.fmul(s, o), builder.gep(out, [builder.add(builder.mul(q, stride), j)]))
-            return [fma(r, o, sums[0]), fma(w, o, sums[1])]
+            def body(q, sums):
+                place = builder.mul(builder.sext(builder.load(builder.gep(index, [q])), I64), stride)
+                o = load(builder, builder.gep(other, [builder.add(place, j)]), kind)
+                s, r, w = (splat(builder, builder.load(builder.gep(x, [q])), kind) for x in (root, response, weight))
+                store(builder, builder.fmul(s, o), builder.gep(out, [builder.add(builder.mul(q, stride), j)]))
+                return [fma(r, o, sums[0]), fma(w, o, sums[1])]
 
-        for value, x in zip(_loop(builder, count, 2, body), (linear, total), strict=True):
-            pointer = builder.gep(x, [j])
-            _store(builder, builder.fadd(_load(builder, pointer), value), pointer)
-        return context.get_dummy_value()
+            for value, x in zip(loop(builder, count, [kind] * 2, body), (linear, total), strict=True):
+                pointer = builder.gep(x, [j])
+                store(builder, builder.fadd(load(builder, pointer, kind), value), pointer)
+            return context.get_dummy_value()
 
-    return signature, codegen
+        return signature, codegen
+
+    return typed
 
 
-#: eight columns from j of o = other[index[q]], q < count, count >= 1: out[q] = root[q] o, linear += sum of response[q] o,
-#: total += sum of weight[q] o; other and out have rows of stride numbers
-gather: Any = intrinsic(_gather)
+#: eight columns from j of o = other[index[q]], q < count: out[q] = root[q] o, linear += sum of response[q] o, total += sum of
+#: weight[q] o; other and out have rows of stride numbers
+gather: Any = intrinsic(_gather(VECTOR))
+#: four columns
+gather_half: Any = intrinsic(_gather(HALF))
 
 
 def _factor(typingctx, rows, stride, k, inverse):
@@ -146,22 +195,22 @@ def _factor(typingctx, rows, stride, k, inverse):
 
     def codegen(context, builder, signature, args):
         rows, stride, k, inverse = args
-        fma, one = _fma(builder), ir.Constant(F64, 1.0)
+        fma, one = fma_of(builder), ir.Constant(F64, 1.0)
         root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(F64, [F64]), "llvm.sqrt.f64")
         starts = [builder.gep(rows, [builder.add(builder.mul(stride, ir.Constant(I64, r)), k)]) for r in range(LANES)]
-        left = [_load(builder, start) for start in starts]
+        left = [load(builder, start) for start in starts]
         good = ir.Constant(ir.IntType(1), 1)
         for r in range(LANES):
             pivot = builder.extract_element(left[r], ir.Constant(I32, r))
             good = builder.and_(good, builder.fcmp_ordered(">", pivot, ir.Constant(F64, 0.0)))
             number = builder.fdiv(one, builder.call(root, [pivot]))
             builder.store(number, builder.gep(inverse, [ir.Constant(I64, r)]))
-            left[r] = builder.fmul(left[r], _splat(builder, number))
+            left[r] = builder.fmul(left[r], splat(builder, number))
             for s in range(r + 1, LANES):
-                factor = builder.fneg(_splat(builder, builder.extract_element(left[r], ir.Constant(I32, s))))
+                factor = builder.fneg(splat(builder, builder.extract_element(left[r], ir.Constant(I32, s))))
                 left[s] = fma(factor, left[r], left[s])
         for start, value in zip(starts, left, strict=True):
-            _store(builder, value, start)
+            store(builder, value, start)
         return good
 
     return signature, codegen
@@ -177,19 +226,19 @@ def _solve(typingctx, rows, stride, k, j, inverse):
 
     def codegen(context, builder, signature, args):
         rows, stride, k, j, inverse = args
-        fma = _fma(builder)
+        fma = fma_of(builder)
         starts = [builder.gep(rows, [builder.mul(stride, ir.Constant(I64, r))]) for r in range(LANES)]
         solved: list = []
         for r, start in enumerate(starts):
-            value = _load(builder, builder.gep(start, [j]))
+            value = load(builder, builder.gep(start, [j]))
             for s in range(r):
                 column = builder.add(k, ir.Constant(I64, r))
-                factor = builder.fneg(_splat(builder, builder.load(builder.gep(starts[s], [column]))))
+                factor = builder.fneg(splat(builder, builder.load(builder.gep(starts[s], [column]))))
                 value = fma(factor, solved[s], value)
             one = builder.load(builder.gep(inverse, [ir.Constant(I64, r)]))
-            solved.append(builder.fmul(value, _splat(builder, one)))
+            solved.append(builder.fmul(value, splat(builder, one)))
         for start, value in zip(starts, solved, strict=True):
-            _store(builder, value, builder.gep(start, [j]))
+            store(builder, value, builder.gep(start, [j]))
         return context.get_dummy_value()
 
     return signature, codegen

@@ -16,7 +16,8 @@ LAYERS = (
     ("datasets",),
     ("tables",),
     ("jit", "tiles", "workers"),
-    ("rows", "streams"),
+    ("lanes", "streams"),
+    ("rows",),
     (
         "batched",
         "cuts",
@@ -55,6 +56,7 @@ PANDAS_FREE = (
     "counts",
     "cuts",
     "kernels",
+    "lanes",
     "linear_maps",
     "mixtures",
     "rows",
