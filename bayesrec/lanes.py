@@ -2,7 +2,8 @@
 
 The Cholesky factor of a small matrix is a chain of square roots and divisions that wait for one another; of eight
 matrices side by side the chain takes no longer. Systems are arrays (n, n + 1 + LANES, LANES): upper triangles in the first n
-columns, right-hand sides in column n; the others are room for the last block of columns.
+columns, right-hand sides in column n; the others are room for the last block of columns. What lies below the diagonals is never
+read.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bayesrec.jit import compiled
-from bayesrec.tiles import F64, FLOATS, I32, I64, LANES, VECTOR, address, fma_of, load, loop, store
+from bayesrec.tiles import F64, FLOATS, I32, I64, LANES, VECTOR, address, fma_of, load, loop, splat, store
 
-__all__ = ["aligned", "arrange", "factor", "solve", "systems"]
+__all__ = ["add", "aligned", "arrange", "evidence", "factor", "fill", "good", "solve", "systems"]
 
 COLUMNS = 4
 
@@ -149,6 +150,66 @@ def arrange(apart, a):
             _transposed(address(apart[0, i, j:]), apart.shape[1] * apart.shape[2], address(a[i, j]))
 
 
+def _fill(typingctx, numbers, count, out):
+    signature = types.void(FLOATS, types.int64, FLOATS)
+
+    def codegen(context, builder, signature, args):
+        numbers, count, out = args
+
+        def body(q, sums):
+            vector = splat(builder, builder.load(builder.gep(numbers, [q])))
+            store(builder, vector, builder.gep(out, [builder.mul(q, ir.Constant(I64, LANES))]))
+            return []
+
+        loop(builder, count, [], body)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+#: out[q] = numbers[q] in all lanes, q < count
+_filled: Any = intrinsic(_fill)
+
+
+def _add(typingctx, vectors, count, times, out):
+    signature = types.void(FLOATS, types.int64, FLOATS, FLOATS)
+
+    def codegen(context, builder, signature, args):
+        vectors, count, times, out = args
+        fma, factor = fma_of(builder), load(builder, times)
+
+        def body(q, sums):
+            place = [builder.mul(q, ir.Constant(I64, LANES))]
+            old = load(builder, builder.gep(out, place))
+            store(builder, fma(factor, load(builder, builder.gep(vectors, place)), old), builder.gep(out, place))
+            return []
+
+        loop(builder, count, [], body)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+#: out[q] += times * vectors[q], q < count
+_added: Any = intrinsic(_add)
+
+
+@compiled
+def fill(matrix, a):
+    """Make ``a`` of one matrix [A | b] (n, n + 1), the same in all lanes."""
+    for i in range(len(matrix)):
+        _filled(address(matrix[i, i:]), len(matrix) + 1 - i, address(a[i, i]))
+
+
+@compiled
+def add(part, times, a, k):
+    """Add systems ``part``, multiplied by ``times`` (LANES,), to diagonal block k of ``a``, whose blocks have their size."""
+    n, whole = len(part), len(a)
+    for i in range(n):
+        _added(address(part[i, i]), n - i, address(times), address(a[k * n + i, k * n + i]))
+        _added(address(part[i, n]), 1, address(times), address(a[k * n + i, whole]))
+
+
 @compiled
 def factor(a, inverse):
     """Factors U, U'U = A, in place of upper triangles, and U'^-1 b in place of right-hand sides b.
@@ -168,3 +229,26 @@ def solve(a, inverse):
     n, stride, _ = a.shape
     for i in range(n - 1, -1, -1):
         _back_step(address(a), stride, i, n, address(inverse))
+
+
+@compiled
+def good(inverse, lane):
+    """Whether a system was positive definite."""
+    out = True
+    for i in range(len(inverse)):
+        out &= 0.0 < inverse[i, lane] < np.inf
+    return out
+
+
+@compiled
+def evidence(a, inverse, lane):
+    """Return b' A^-1 b - log det A of a system that is factored, not solved."""
+    n = len(inverse)
+    total = 0.0
+    for first in range(0, n, LANES):
+        part = 1.0
+        for i in range(first, min(n, first + LANES)):
+            part *= inverse[i, lane]
+            total += a[i, n, lane] ** 2
+        total += 2.0 * np.log(part)
+    return total

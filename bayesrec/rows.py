@@ -8,34 +8,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayesrec.jit import compiled, reordered
-from bayesrec.lanes import aligned, arrange, factor, solve, systems
+from bayesrec.jit import compiled
+from bayesrec.lanes import aligned, arrange, factor, good, solve, systems
 from bayesrec.tiles import (
     LANES,
     address,
     corner_add,
-    factor_tile,
     gather,
     gather_half,
     short_add,
-    solve_tile,
     tall_add,
     taller_add,
     tile_add,
-    tile_subtract,
 )
 
-__all__ = ["JITTER", "accumulate", "cholesky_upper", "draw_rows", "multiple", "padded", "room", "solve_upper"]
+__all__ = ["JITTER", "accumulate", "draw_rows", "padded", "room"]
 
 BLOCK = 64  # ratings gathered at once
 WIDTH = 4
 JITTER = (0.0, 1e-12, 1e-10, 1e-8)  # added to the diagonal, times its mean, one after another until the factor exists
-
-
-@compiled
-def multiple(n):
-    """The least multiple of LANES that is not below ``n``."""
-    return (n + LANES - 1) // LANES * LANES
 
 
 @compiled
@@ -123,40 +114,6 @@ def accumulate(start, stop, index, value, weight, factors, bias, memory, precisi
 
 
 @compiled
-def cholesky_upper(a, inverse):
-    """U with U'U = A for ``a = [A | B]`` (n, n + m), in place of A's upper triangle, and U'^-1 B in place of B.
-
-    ``n`` and ``m`` are multiples of LANES; ``inverse`` is room for LANES numbers. False if A is not positive definite.
-    """
-    n, stride = a.shape
-    for k in range(0, n, LANES):
-        rows = address(a[k])
-        if not factor_tile(rows, stride, k, address(inverse)):
-            return False
-        for j in range(k + LANES, stride, LANES):
-            solve_tile(rows, stride, k, j, address(inverse))
-        for i in range(k + LANES, n, LANES):
-            for j in range(i, stride, LANES):
-                tile_subtract(rows, stride, LANES, i, j, address(a), stride)
-    return True
-
-
-@reordered
-def solve_upper(upper, x):
-    """Solve Ux = b in place of b, whose length is a multiple of LANES."""
-    for k in range(x.shape[0] - LANES, -1, -LANES):
-        for r in range(LANES - 1, -1, -1):
-            x[k + r] /= upper[k + r, k + r]
-            for s in range(r):
-                x[k + s] -= upper[k + s, k + r] * x[k + r]
-        for i in range(k):
-            total = 0.0
-            for j in range(LANES):
-                total += upper[i, k + j] * x[k + j]
-            x[i] -= total
-
-
-@compiled
 def _begin(prior, right, width):
     """What a row without ratings says, [precision | linear term] with room for padded factors, (group, width + 1, stride)."""
     size = right.shape[1]
@@ -200,18 +157,17 @@ def _meet(a, begin, row, indptr, index, value, weight, factors, bias, jitter, si
 
 
 @compiled
-def _finish(a, inverse, n, normals, out, good):
-    """Draw rows (n, size) from the first ``n`` systems; which were ``good``, positive definite. The others are left alone."""
+def _finish(a, inverse, n, normals, out, fine):
+    """Draw rows (n, size) from the first ``n`` systems; which were positive definite, ``fine``. The others are left alone."""
     size = out.shape[1]
     factor(a, inverse)
     for lane in range(n):
-        good[lane] = True
+        fine[lane] = good(inverse, lane)
         for i in range(size):
-            good[lane] &= 0.0 < inverse[i, lane] < np.inf
             a[i, size, lane] += normals[lane, i]
     solve(a, inverse)
     for lane in range(n):
-        if good[lane]:
+        if fine[lane]:
             for i in range(size):
                 out[lane, i] = a[i, size, lane]
 
@@ -228,7 +184,7 @@ def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior
     begin = _begin(prior_precision, prior_linear, factors.shape[1])
     apart = np.zeros((LANES, begin.shape[1], begin.shape[2]))
     a, inverse = systems(size)
-    good, again = np.empty(LANES, dtype=np.bool_), np.empty(1, dtype=np.bool_)
+    fine, again = np.empty(LANES, dtype=np.bool_), np.empty(1, dtype=np.bool_)
     bad = 0
     jittered = 0
     for u in range(first, last, LANES):
@@ -236,9 +192,9 @@ def draw_rows(indptr, index, value, weight, other, group, prior_precision, prior
         for k in range(n):
             _meet(apart[k], begin[group[u + k]], u + k, indptr, index, value, weight, factors, bias, 0.0, size, memory)
         arrange(apart, a)
-        _finish(a, inverse, n, normals[u : u + n], out[u : u + n], good)
+        _finish(a, inverse, n, normals[u : u + n], out[u : u + n], fine)
         for row in range(u, u + n):
-            again[0] = good[row - u]
+            again[0] = fine[row - u]
             for k in range(1, len(JITTER)):
                 if again[0]:
                     break

@@ -23,19 +23,17 @@ __all__ = [
     "VECTOR",
     "address",
     "corner_add",
-    "factor_tile",
     "fma_of",
     "gather",
     "gather_half",
     "load",
     "loop",
     "short_add",
-    "solve_tile",
+    "splat",
     "store",
     "tall_add",
     "taller_add",
     "tile_add",
-    "tile_subtract",
 ]
 
 LANES = 8
@@ -57,6 +55,7 @@ def store(builder, value, pointer):
 
 
 def splat(builder, number, kind=VECTOR):
+    """A vector of equal numbers."""
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(I32, 0))
     lanes = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
@@ -109,7 +108,7 @@ def _address(typingctx, array):
 address: Any = intrinsic(_address)
 
 
-def _tile(sign, parts):
+def _tile(parts):
     """A block of a Gram matrix; ``parts`` are some of its rows, the kind of their vectors and the column where these begin."""
 
     def typed(typingctx, rows, stride, count, i, j, out, out_stride):
@@ -136,7 +135,7 @@ def _tile(sign, parts):
                 place = builder.add(builder.mul(builder.add(i, ir.Constant(I64, a)), out_stride), j)
                 pointer = builder.gep(out, [builder.add(place, ir.Constant(I64, column))])
                 old = load(builder, pointer, kind)
-                store(builder, (builder.fadd if sign > 0 else builder.fsub)(old, value), pointer)
+                store(builder, builder.fadd(old, value), pointer)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -144,18 +143,14 @@ def _tile(sign, parts):
     return typed
 
 
-SQUARE = [(range(8), VECTOR, 0)]
-
 #: out[i:i+8, j:j+8] += sum over q < count of outer(rows[q, i:i+8], rows[q, j:j+8])
-tile_add: Any = intrinsic(_tile(1, SQUARE))
-#: the same with a minus
-tile_subtract: Any = intrinsic(_tile(-1, SQUARE))
+tile_add: Any = intrinsic(_tile([(range(8), VECTOR, 0)]))
 #: tile_add for i = j, without four by four numbers below the diagonal
-corner_add: Any = intrinsic(_tile(1, [(range(4), VECTOR, 0), (range(4, 8), HALF, 4)]))
+corner_add: Any = intrinsic(_tile([(range(4), VECTOR, 0), (range(4, 8), HALF, 4)]))
 #: tile_add of four columns: out[i:i+h, j:j+4], h = 4, 8, 12
-short_add: Any = intrinsic(_tile(1, [(range(4), HALF, 0)]))
-tall_add: Any = intrinsic(_tile(1, [(range(8), HALF, 0)]))
-taller_add: Any = intrinsic(_tile(1, [(range(12), HALF, 0)]))
+short_add: Any = intrinsic(_tile([(range(4), HALF, 0)]))
+tall_add: Any = intrinsic(_tile([(range(8), HALF, 0)]))
+taller_add: Any = intrinsic(_tile([(range(12), HALF, 0)]))
 
 
 def _gather(kind):
@@ -188,61 +183,3 @@ def _gather(kind):
 gather: Any = intrinsic(_gather(VECTOR))
 #: four columns
 gather_half: Any = intrinsic(_gather(HALF))
-
-
-def _factor(typingctx, rows, stride, k, inverse):
-    signature = types.boolean(FLOATS, *[types.int64] * 2, FLOATS)
-
-    def codegen(context, builder, signature, args):
-        rows, stride, k, inverse = args
-        fma, one = fma_of(builder), ir.Constant(F64, 1.0)
-        root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(F64, [F64]), "llvm.sqrt.f64")
-        starts = [builder.gep(rows, [builder.add(builder.mul(stride, ir.Constant(I64, r)), k)]) for r in range(LANES)]
-        left = [load(builder, start) for start in starts]
-        good = ir.Constant(ir.IntType(1), 1)
-        for r in range(LANES):
-            pivot = builder.extract_element(left[r], ir.Constant(I32, r))
-            good = builder.and_(good, builder.fcmp_ordered(">", pivot, ir.Constant(F64, 0.0)))
-            number = builder.fdiv(one, builder.call(root, [pivot]))
-            builder.store(number, builder.gep(inverse, [ir.Constant(I64, r)]))
-            left[r] = builder.fmul(left[r], splat(builder, number))
-            for s in range(r + 1, LANES):
-                factor = builder.fneg(splat(builder, builder.extract_element(left[r], ir.Constant(I32, s))))
-                left[s] = fma(factor, left[r], left[s])
-        for start, value in zip(starts, left, strict=True):
-            store(builder, value, start)
-        return good
-
-    return signature, codegen
-
-
-#: the upper triangle of A = rows[:8, k:k+8] becomes U with U'U = A, inverse[r] = 1 / U[r, r], what is below the diagonal is lost;
-#: whether A is positive definite
-factor_tile: Any = intrinsic(_factor)
-
-
-def _solve(typingctx, rows, stride, k, j, inverse):
-    signature = types.void(FLOATS, types.int64, types.int64, types.int64, FLOATS)
-
-    def codegen(context, builder, signature, args):
-        rows, stride, k, j, inverse = args
-        fma = fma_of(builder)
-        starts = [builder.gep(rows, [builder.mul(stride, ir.Constant(I64, r))]) for r in range(LANES)]
-        solved: list = []
-        for r, start in enumerate(starts):
-            value = load(builder, builder.gep(start, [j]))
-            for s in range(r):
-                column = builder.add(k, ir.Constant(I64, r))
-                factor = builder.fneg(splat(builder, builder.load(builder.gep(starts[s], [column]))))
-                value = fma(factor, solved[s], value)
-            one = builder.load(builder.gep(inverse, [ir.Constant(I64, r)]))
-            solved.append(builder.fmul(value, splat(builder, one)))
-        for start, value in zip(starts, solved, strict=True):
-            store(builder, value, builder.gep(start, [j]))
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-#: eight rows X = rows[:8, j:j+8] become the solution of U'X = X, U upper triangular in rows[:8, k:k+8], inverse[r] = 1 / U[r, r]
-solve_tile: Any = intrinsic(_solve)

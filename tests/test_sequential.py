@@ -22,7 +22,7 @@ METHOD = br.Gibbs(draws=60, warmup=60, chains=2)
 
 @pytest.fixture(scope="module")
 def frame():
-    return br.data.synthetic.cross_domain(n_users=60, n_items=(25, 20), n_ratings=(12, 8), rank=1, seed=3)[0]
+    return br.data.synthetic.cross_domain(n_users=150, n_items=(25, 20), n_ratings=(12, 8), rank=1, seed=3)[0]
 
 
 @pytest.fixture(scope="module")
