@@ -171,7 +171,7 @@ def test_the_gain_vanishes_where_the_prior_is_of_others(target, prior, frame):
 
 def test_bad_priors_are_refused(target, prior):
     strangers = SourcePrior("source", prior.users + 1000, prior.mean, prior.cov)
-    with pytest.raises(DataError, match=r"none of the 60 users .* 'source' has a row in the target"):
+    with pytest.raises(DataError, match=r"none of the 150 users .* 'source' has a row in the target"):
         br.fit(br.models.TransferMF(rank=RANK, source=strangers), target, METHOD)
     items = SourcePrior("source", prior.users, prior.mean, prior.cov, entity="item")
     with pytest.raises(DataError, match="about items"):
