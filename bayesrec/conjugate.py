@@ -11,7 +11,9 @@ row (:mod:`bayesrec.streams`): equal seeds give equal draws, whoever works on a 
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ __all__ = [
     "half_t_scale",
     "huang_wand_covariance",
     "key_of",
+    "nested_scales",
     "noise_slices",
     "normal_mean",
     "regression",
@@ -36,6 +39,7 @@ __all__ = [
     "row_scores",
     "row_squared_errors",
     "transfer_rows",
+    "unit_slice",
     "wishart",
 ]
 
@@ -218,6 +222,61 @@ def half_t_scale(scale, sum_of_squares, n, prior_scale, rng, dof=3.0):
     mixing = (dof / np.square(scale) + 1.0 / np.square(prior_scale)) / rng.gamma((dof + 1.0) / 2.0, size=shape)
     rate = dof / mixing + 0.5 * np.asarray(sum_of_squares)
     return np.sqrt(rate / rng.gamma((dof + np.asarray(n)) / 2.0, size=shape))
+
+
+def unit_slice(log_density: Callable[[float], float], x: float, rng: np.random.Generator) -> float:
+    """One exact step of slice sampling on the unit interval, by shrinking it (Neal 2003)."""
+    floor, low, high = log_density(x) - rng.exponential(), 0.0, 1.0
+    while True:
+        new = rng.uniform(low, high)
+        if log_density(new) >= floor:
+            return np.float64(new)
+        low, high = (new, high) if new < x else (low, new)
+
+
+def nested_scales(within, between, x, seen, prior_scale, rng, dof=3.0):
+    """Draw the sds of ``x[d, u] = level[u] + deviation[d, u]`` under half-t(``dof``, ``prior_scale``), levels integrated out.
+
+    ``level ~ N(0, between^2)`` and ``deviation ~ N(0, within^2)``, where ``seen`` (domain, user). Where users have one domain
+    the data know ``within^2 + between^2`` only, so the two move in polar coordinates: a slice step along the angle, then the length.
+
+    Returns
+    -------
+    within, between : float
+    """
+    count, x = seen.sum(0), np.where(seen, x, 0.0)
+    share = x.sum(0) ** 2 / np.maximum(count, 1)  # of a user's sum of squares, what their mean explains
+    users, shares = np.bincount(count), np.bincount(count, share)
+    inside = float((x**2).sum() - share.sum())
+    groups = [(n, float(users[n]), float(shares[n])) for n in np.flatnonzero(users) if n > 0]
+
+    def log_density(w: float, b: float) -> float:
+        v = w * w
+        if v < 1e-280:
+            return -math.inf
+        out = -0.5 * inside / v
+        for n, size, square in groups:
+            whole = v + n * b * b
+            out -= 0.5 * (size * ((n - 1) * math.log(v) + math.log(whole)) + square / whole)
+        return out - 0.5 * (dof + 1.0) * sum(math.log1p((s / prior_scale) ** 2 / dof) for s in (w, b))
+
+    def of_length(t: float) -> float:
+        tan = math.tan(0.5 * math.pi * t)
+        radius = prior_scale * tan
+        if radius <= 0.0:
+            return -math.inf
+        return log_density(radius * cos, radius * sin) + math.log(radius) + math.log1p(tan * tan)
+
+    radius = math.hypot(within, between)
+    turn = lambda t: (math.cos(0.5 * math.pi * t), math.sin(0.5 * math.pi * t))  # noqa: E731
+    angle = unit_slice(
+        lambda t: log_density(*(radius * part for part in turn(t))), math.atan2(between, within) / (0.5 * math.pi), rng
+    )
+    cos, sin = turn(angle)
+    radius = prior_scale * math.tan(
+        0.5 * math.pi * unit_slice(of_length, math.atan(radius / prior_scale) / (0.5 * math.pi), rng)
+    )
+    return np.float64(radius * cos), np.float64(radius * sin)
 
 
 def wishart(dof, scale, rng):

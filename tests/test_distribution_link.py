@@ -73,7 +73,7 @@ def test_the_slice_step_leaves_a_density_alone(wrong):
     rng, law = np.random.default_rng(0), stats.beta(2, 5)
     start = law.rvs(4000, random_state=rng)
     density = (lambda x: law.logpdf(x)) if not wrong else (lambda x: 0.5 * law.logpdf(x))
-    after = [populations._slice(density, x, rng) for x in start]
+    after = [conjugate.unit_slice(density, x, rng) for x in start]
     assert (stats.kstest(after, law.cdf).pvalue > ALARM) is not wrong
     assert np.corrcoef(start, after)[0, 1] < 0.5  # it moves
 

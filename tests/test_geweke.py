@@ -315,7 +315,7 @@ FAULTS = {
     "items": [PRECISION, TWICE],
     "user_noise": [("noise_slices", {"_3": by(2), "_4": by(2)}), ("noise_slices", {"_1": by(0.7)})],
     "noise": [SQUARES, DOUBLED],
-    "noise_spreads": [SQUARES, DOUBLED],
+    "noise_spreads": [("nested_scales", {"_2": by(1.1)}), ("nested_scales", {"_4": by(2.0)})],
     "item_population": [DOUBLED, ("normal_mean", {"_2": by(1.5)})],
     "user_population": [SCATTER, NO_SHRINKAGE, ("huang_wand_covariance", {"_1": by(2.0), "_2": by(2.0)})],
     "item_populations": [("_item_evidence", {"_2": by(1.5)}), ("_common_scale", {"_1": by(1.5)})],

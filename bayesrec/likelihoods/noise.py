@@ -143,7 +143,6 @@ class NoisyResponse(Likelihood):
         n_rows = count.sum(1)
         seen = table.count > 0
         per_user = seen.sum(0)
-        active = per_user > 0
         count_seen, zeros, zeros_seen = count[seen][None], np.zeros(table.n_users), np.zeros((1, seen.sum()))
 
         def user_noise(state: State, rng: np.random.Generator) -> State:
@@ -159,6 +158,9 @@ class NoisyResponse(Likelihood):
             x[seen] = conjugate.noise_slices(
                 x[seen], loc[seen], within, count_seen, squares[seen][None], zeros_seen, BOUND, rng, table.workers
             )
+            return levels(x, within, between, rng)
+
+        def levels(x: np.ndarray, within: Any, between: Any, rng: np.random.Generator) -> State:
             # A domain in which the user has no rating is a leaf: it informs nothing and is drawn after the level.
             precision = 1.0 / between**2 + per_user / within**2
             mean = np.where(seen, x, 0.0).sum(0) / within**2 / precision
@@ -173,17 +175,18 @@ class NoisyResponse(Likelihood):
             return {"noise": conjugate.half_t_scale(state["noise"], squares.sum(1), n_rows, NOISE_SCALE, rng)}
 
         def spreads(state: State, rng: np.random.Generator) -> State:
-            level = state["user_level"]
-            shift = (state["user_log_precision"] - level)[seen]
-            within = conjugate.half_t_scale(state["level_within"], (shift**2).sum(), shift.size, LEVEL_SCALE, rng)
-            squares = (level[active] ** 2).sum()
-            between = conjugate.half_t_scale(state["level_between"], squares, active.sum(), LEVEL_SCALE, rng)
-            return {"level_within": within, "level_between": between}
+            # Levels that shrink with their spread, which shrinks with them, hardly move: they are integrated out, then drawn.
+            x = state["user_log_precision"]
+            within, between = conjugate.nested_scales(
+                state["level_within"], state["level_between"], x, seen, LEVEL_SCALE, rng
+            )
+            return {"level_within": within, "level_between": between} | levels(x, within, between, rng)
 
         out = [Block("noise", ("noise",), noise)] if self.learned else []
         if self.user_noise:
             out.insert(0, Block("user_noise", ("user_level", "user_log_precision"), user_noise, local=True))
-            out.append(Block("noise_spreads", ("level_within", "level_between"), spreads))
+            sites = ("level_within", "level_between", "user_level", "user_log_precision")
+            out.append(Block("noise_spreads", sites, spreads))
         return out
 
     def precision(self, latents: Latents) -> Tensor:

@@ -8,7 +8,6 @@ In the spirit of Iwata and Takeuchi (2015), whose domains have one distribution 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -158,7 +157,9 @@ def blocks(model: Any, table: Table) -> list[Block]:
             means[d] = conjugate.regression(np.ones((len(rows), 1)), rows, cov, mean_precision, rng)[0]
             scatters[d] = (rows - means[d]).T @ (rows - means[d])
         common, n = state["common_user_scale"], seen.sum(1)
-        tie = _slice(lambda t: _user_evidence(LEAST_USER_DOF * TIED**t, common, scatters, n), state["user_tie"], rng)
+        tie = conjugate.unit_slice(
+            lambda t: _user_evidence(LEAST_USER_DOF * TIED**t, common, scatters, n), state["user_tie"], rng
+        )
         dof, covs = LEAST_USER_DOF * TIED**tie, np.empty_like(scatters)
         for d in range(n_domains):
             scale = np.linalg.inv(dof * np.diag(common**2) + scatters[d])
@@ -176,7 +177,9 @@ def blocks(model: Any, table: Table) -> list[Block]:
             means[d] = conjugate.normal_mean(rows, state["item_scale"][d], priors.mean_scale(rank), rng)
             squares[d] = ((rows - means[d]) ** 2).sum(0)
         common, n = state["common_item_scale"], np.array([[len(codes)] for codes in members])
-        tie = _slice(lambda t: _item_evidence(LEAST_ITEM_DOF * TIED**t, common, squares, n), state["item_tie"], rng)
+        tie = conjugate.unit_slice(
+            lambda t: _item_evidence(LEAST_ITEM_DOF * TIED**t, common, squares, n), state["item_tie"], rng
+        )
         dof = LEAST_ITEM_DOF * TIED**tie
         scale = np.sqrt(0.5 * (dof * common**2 + squares) / rng.gamma(0.5 * (dof + n), size=squares.shape))
         common = _common_scale(dof, dof * (scale**-2.0).sum(0), n_domains, priors.item_scale(rank), rng)
@@ -220,16 +223,6 @@ def _common_scale(dof: float, precision: np.ndarray, n: int, scale: np.ndarray, 
     """Draw half-normal scales (R,) of ``n`` inverse-gamma or inverse Wishart variances with ``dof`` degrees of freedom."""
     rate = 0.5 * (precision + scale**-2.0)
     return np.sqrt(rng.gamma(0.5 * (n * dof + 1.0), size=len(scale)) / rate)
-
-
-def _slice(log_density: Callable[[float], float], x: float, rng: np.random.Generator) -> float:
-    """One exact step of slice sampling on the unit interval, by shrinking it (Neal 2003)."""
-    floor, low, high = log_density(x) - rng.exponential(), 0.0, 1.0
-    while True:
-        new = rng.uniform(low, high)
-        if log_density(new) >= floor:
-            return np.float64(new)
-        low, high = (new, high) if new < x else (low, new)
 
 
 def prior_precision(state: State, table: Table) -> Informants:
