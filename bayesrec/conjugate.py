@@ -238,7 +238,8 @@ def nested_scales(within, between, x, seen, prior_scale, rng, dof=3.0):
     """Draw the sds of ``x[d, u] = level[u] + deviation[d, u]`` under half-t(``dof``, ``prior_scale``), levels integrated out.
 
     ``level ~ N(0, between^2)`` and ``deviation ~ N(0, within^2)``, where ``seen`` (domain, user). Where users have one domain
-    the data know ``within^2 + between^2`` only, so the two move in polar coordinates: a slice step along the angle, then the length.
+    the data know ``within^2 + between^2`` only, so the two move in polar coordinates: a slice step along the angle, then one
+    along the length.
 
     Returns
     -------

@@ -97,6 +97,7 @@ def replay(
     *,
     draws: int = 100,
     at_least: int | None = None,
+    about: str = "all",
 ) -> Replay:
     """Replay the ratings of held-out users as if rules had recommended the items one by one. Provisional.
 
@@ -123,6 +124,10 @@ def replay(
         Number of draws, evenly spaced over all chains, that rules see.
     at_least : int, optional
         Rated items that a user must have, by default ``2 * steps``: with no more than ``steps`` there is no choice.
+    about : {"all", "user"}
+        What rules are uncertain about: everything that the draws leave open, or the user alone, each item's expected rating
+        being moved by the user's vector and not by the item's. One user's ratings, which is all that is learned here, teach
+        next to nothing of items; optimism about those is paid for in vain.
 
     Returns
     -------
@@ -131,7 +136,8 @@ def replay(
     Raises
     ------
     DataError
-        Another likelihood than ``Gaussian``, no user with enough items, pairs that the posterior was fitted to, shared items.
+        Another likelihood than ``Gaussian``, an unknown ``about``, no user with enough items, pairs that the posterior was
+        fitted to, shared items.
     NotFittedError
         Popularity, or users of the fit, with a posterior that was saved without its ratings.
 
@@ -165,6 +171,8 @@ def replay(
     wanted = max(int(steps), 2 * int(steps) if at_least is None else int(at_least))
     if posterior.data.columns.swapped or type(posterior.model.likelihood).expected is not Gaussian.expected:
         raise DataError("replay needs normal ratings (likelihood Gaussian) and shared users, not shared items")
+    if about not in ("all", "user"):
+        raise DataError(f"about must be 'all' or 'user', not {about!r}")
     posterior.require_draws("replay")
     policies = _policies(posterior, RULES if rules is None else rules)
     batch = posterior.data.encode(log, need_value=True)
@@ -189,7 +197,7 @@ def replay(
         best = np.cumsum(-np.sort(-rewards)[:steps])
         for name, pick in policies.items():
             rng = np.random.default_rng([seed, digest(user_id)])
-            chosen = _played(posterior, start, items, rewards, places, pick, int(steps), rng)
+            chosen = _played(posterior, start, items, rewards, places, pick, int(steps), about, rng)
             table: dict[str, Any] = {posterior.data.columns.user: [user_id] * len(chosen), "rule": name}
             table |= {"step": np.arange(1, len(chosen) + 1), posterior.data.columns.item: batch.item_id[order[chosen]]}
             regret = best - np.cumsum(rewards[chosen])
@@ -277,7 +285,7 @@ def _stranger(posterior: Posterior, places: Any) -> Start:
 
 def _played(
     posterior: Posterior, start: Start, items: np.ndarray, rewards: np.ndarray, places: Any, pick: Any, steps: int,
-    rng: np.random.Generator,
+    about: str, rng: np.random.Generator,
 ) -> np.ndarray:  # fmt: skip
     """Places of the items that a rule picks one after another."""
     if isinstance(pick, np.ndarray):
@@ -292,7 +300,11 @@ def _played(
     for _ in range(steps):
         theta = mean + np.einsum("sij,sj->si", np.linalg.cholesky(cov), normals)
         free = np.flatnonzero(open_)
-        drawn = np.einsum("sjr,sr->sj", design[:, free], theta) + bias[:, free]
+        if about == "all":
+            drawn = np.einsum("sjr,sr->sj", design[:, free], theta) + bias[:, free]
+        else:
+            drawn = np.einsum("sjr,sr->sj", design[:, free], theta - mean)
+            drawn += (np.einsum("sjr,sr->sj", design[:, free], mean) + bias[:, free]).mean(0)
         utility = np.asarray(pick((drawn * unit.scale + unit.center)[:, None, :], rng))[0]
         best = int(free[utility.argmax()])
         chosen.append(best)

@@ -10,15 +10,16 @@ import pandas as pd
 
 from bayesrec.diagnostics import TransferReport, Worth
 from bayesrec.diagnostics.calibration import coverage
-from bayesrec.errors import MissingExtraError
+from bayesrec.errors import DataError, MissingExtraError
+from bayesrec.exploration import Replay
 
-__all__ = ["calibration", "plot_worth", "ranked_list", "source_weights", "verdicts"]
+__all__ = ["calibration", "plot_worth", "ranked_list", "replay", "source_weights", "verdicts"]
 
 INK, MUTED, GRID = "#1f2933", "#66727f", "#dfe4ea"
 SOURCE, POPULATION, OWN = "#0b7285", "#adb5bd", "#e8590c"
 VERDICT = {"positive": "#2b8a3e", "negative": "#c92a2a", "undetermined": "#66727f"}
 GIVEN = {"user": "target ratings the user has given", "item": "target ratings the item has received"}
-SERIES = ("#0b7285", "#e8590c", "#5f3dc4", "#2b8a3e")
+SERIES = ("#0b7285", "#e8590c", "#5f3dc4", "#2b8a3e", "#a61e4d", "#66727f")
 
 
 def _figure(width: float, height: float, n: int = 1, **options: Any) -> tuple[Any, Any]:
@@ -255,4 +256,55 @@ def ranked_list(table: pd.DataFrame, label: str, title: str, scale: tuple[float,
     side.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
     side.tick_params(left=False, labelleft=False)
     side.grid(visible=False, axis="y")
+    return figure
+
+
+def replay(result: Replay, against: str | None = None) -> Any:
+    """Regret curves of the rules of a replay, with bands of two standard errors over users. Provisional.
+
+    Parameters
+    ----------
+    result : Replay
+        Of :func:`bayesrec.replay`.
+    against : str, optional
+        A rule to take differences from, user by user: their bands are much narrower than those of the curves.
+
+    Raises
+    ------
+    DataError
+        A rule that was not replayed, or a rule alone to be compared with itself.
+
+    Examples
+    --------
+    >>> from bayesrec import Replay
+    >>> rows = pd.DataFrame({"user": [1, 1, 2, 2], "rule": ["ucb", "mean"] * 2, "step": 1, "item": 3,
+    ...                      "reward": [5.0, 4.0, 3.0, 5.0], "regret": [0.0, 1.0, 2.0, 0.5]})
+    >>> replay(Replay(rows), against="mean").axes[0].get_xlabel()
+    'recommendations'
+    """
+    names = list(dict.fromkeys(result.rows["rule"]))
+    if against is None:
+        curves = {name: part for name, part in result.curves().rename(columns={"regret": "y"}).groupby("rule")}
+    else:
+        others = [name for name in names if name != against] or names
+        curves = {name: result.difference(name, against).rename(columns={"difference": "y"}) for name in others}
+        if others == [against]:
+            raise DataError(f"only {against!r} was replayed; there is nothing to compare it with")
+    figure, (ax,) = _figure(6.2, 4.4)
+    if against is not None:
+        ax.axhline(0.0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=against)
+    for k, name in enumerate(names):
+        if name not in curves:
+            continue
+        part, color = curves[name].sort_values("step"), SERIES[k % len(SERIES)]
+        x, y, half = (part[column].to_numpy(dtype=float) for column in ("step", "y", "se"))
+        half = 2.0 * np.nan_to_num(half)  # of one user nothing is known
+        ax.fill_between(x, y - half, y + half, color=color, alpha=0.15, linewidth=0)
+        ax.plot(x, y, color=color, linewidth=2, label=name, marker="o" if len(x) == 1 else None)
+    n_users = result.rows.iloc[:, 0].nunique()
+    what = "cumulative regret" if against is None else f"cumulative regret minus that of {against}"
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel="recommendations", ylabel=f"{what}, rating points")
+    ax.legend(frameon=False, fontsize=9, loc="best")
+    _title(ax, f"What exploring earned: mean of {n_users:,} users, 2 SE")
     return figure

@@ -17,11 +17,13 @@ from bayesrec.data.ids import lookup_keys, shown
 from bayesrec.data.seeds import checked_seed
 from bayesrec.diagnostics import Stack, source_weight
 from bayesrec.errors import DataError, DataWarning
-from bayesrec.posterior import Posterior
+from bayesrec.posterior import Posterior, topn
 from bayesrec.posterior.lists import ExpectedRatings
 from bayesrec.rules import Rule, by_name
 
 __all__ = ["recommend", "sides"]
+
+SHORT = 100  # up to this length lists are made in one pass over the utilities
 
 
 def recommend(
@@ -105,24 +107,11 @@ def recommend(
     candidates = candidates_of(posterior, items)
     banned = excluded(posterior, exclude, ids, codes)
     limits = limits_of(groups, max_per_group, things.decode(candidates))
-    alone = getattr(rule, "itemwise", False)
-    everything, position = np.ones(len(candidates), dtype=bool), np.full(len(things), -1)
-    position[candidates] = np.arange(len(candidates))
     who, rank, chosen, score, short = [], [], [], [], []
-    for place, draws in enumerate(_draws(posterior, candidates, codes)):
-        # the rows of a user who is not known by a code are found by id
-        keep = everything
-        if ids[place] in banned:
-            at = position[banned[ids[place]]]
-            keep = everything.copy()
-            keep[at[at >= 0]] = False
-        best = np.empty(0, dtype=int)
-        if keep.any():
-            rng = np.random.default_rng([seed, digest(ids[place])])
-            utility = _utility(rule, draws if alone else draws[:, keep], rng, ids[place])
-            utility = utility[keep] if alone else utility
-            best = _best(utility, n, limits and limits.of(keep))
-            chosen.append(candidates[keep][best])  # codes follow the order of ids
+    for place, (utility, keep) in enumerate(_utilities(posterior, rule, candidates, codes, ids, banned, seed)):
+        best = _best(utility, keep, n, limits)
+        if len(best):
+            chosen.append(candidates[best])  # codes follow the order of ids
             score.append(utility[best])
             rank.append(np.arange(1, len(best) + 1))
             who.append(np.full(len(best), place))
@@ -151,11 +140,48 @@ def recommend(
     return make_frame(table | {"source_weight": weight}, data.layout.backend)
 
 
-def _draws(posterior: Posterior | Stack, candidates: np.ndarray, codes: np.ndarray) -> Iterator[np.ndarray]:
-    """Draws (draw, item) of the expected ratings of each user in turn."""
+def _utilities(
+    posterior: Posterior | Stack,
+    rule: Rule,
+    candidates: np.ndarray,
+    codes: np.ndarray,
+    ids: pd.Index,
+    banned: dict[Any, np.ndarray],
+    seed: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Utility of each candidate for each user in turn, and which of them the user may get."""
+    _, things, _ = sides(posterior)
+    alone = getattr(rule, "itemwise", False)
+    everything, position = np.ones(len(candidates), dtype=bool), np.full(len(things), -1)
+    position[candidates] = np.arange(len(candidates))
+
+    def rng_of(place: int) -> np.random.Generator:
+        return np.random.default_rng([seed, digest(ids[place])])
+
+    def kept(place: int) -> np.ndarray:
+        # the rows of a user who is not known by a code are found by id
+        if ids[place] not in banned:
+            return everything
+        at, keep = position[banned[ids[place]]], everything.copy()
+        keep[at[at >= 0]] = False
+        return keep
+
     if isinstance(posterior, Posterior):
-        return ExpectedRatings(posterior, candidates, len(codes)).each(codes)
-    return (posterior.expected(int(user), candidates) for user in codes)
+        ratings = ExpectedRatings(posterior, candidates, len(codes))
+        if ratings.quick(rule):
+            for place, quick in enumerate(ratings.utilities(codes, rule, rng_of)):
+                yield quick, kept(place)
+            return
+        every = ratings.each(codes)
+    else:
+        every = (posterior.expected(int(user), candidates) for user in codes)
+    for place, draws in enumerate(every):
+        keep, utility = kept(place), np.zeros(len(candidates))
+        if keep.any():
+            given = draws if alone else draws[:, keep]
+            found = _utility(rule, given, rng_of(place), ids[place])
+            utility[slice(None) if alone else keep] = found
+        yield utility, keep
 
 
 def _utility(rule: Rule, draws: np.ndarray, rng: np.random.Generator, user_id: Any) -> np.ndarray:
@@ -171,13 +197,15 @@ def _utility(rule: Rule, draws: np.ndarray, rng: np.random.Generator, user_id: A
     return utility[0]
 
 
-def _best(utility: np.ndarray, n: int, limits: Limits | None) -> np.ndarray:
-    """Places of the ``n`` best in order, ties by place; with limits the best that they leave."""
-    if limits is None and n < len(utility):
-        bound = np.partition(utility, len(utility) - n)[len(utility) - n]
-        inside = np.flatnonzero(utility >= bound)
-    else:
-        inside = np.arange(len(utility))
+def _best(utility: np.ndarray, keep: np.ndarray, n: int, limits: Limits | None) -> np.ndarray:
+    """Places of the ``n`` best that are kept in order, ties by place; with limits the best that they leave."""
+    if limits is None and n <= SHORT:
+        place = np.empty(n, dtype=np.int64)
+        return place[: topn.top(utility, keep, n, place)]
+    inside = np.flatnonzero(keep)
+    if limits is None and n < len(inside):
+        bound = np.partition(utility[inside], len(inside) - n)[len(inside) - n]
+        inside = inside[utility[inside] >= bound]
     order = inside[np.argsort(-utility[inside], kind="stable")]
     return (order if limits is None else limits.kept(order))[:n]
 
@@ -199,10 +227,6 @@ class Limits:
 
     group: np.ndarray
     limit: np.ndarray
-
-    def of(self, keep: np.ndarray) -> Limits:
-        """The same for some of the candidates."""
-        return Limits(self.group[keep], self.limit)
 
     def kept(self, order: np.ndarray) -> np.ndarray:
         """The candidates of ``order`` that find room in their group when they are taken in this order."""

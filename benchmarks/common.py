@@ -18,6 +18,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 
 import bayesrec as br
 from bayesrec.metrics import clustered_mean, crps_normal, rmse, rmse_difference
@@ -113,6 +114,13 @@ def bias_predictions(baseline, test: br.Interactions) -> dict[str, np.ndarray]:
     return {"mean": mean, "sd": sd, "lower": mean - 1.6449 * sd, "upper": mean + 1.6449 * sd, "scores": scores[None]}
 
 
+def star_scores(mean: np.ndarray, sd: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Log mass (row,) of a normal within half a star of ratings from 1 to 5, the ends open."""
+    above = np.where(y < 5, ndtr((y + 0.5 - mean) / sd), 1.0)
+    with np.errstate(divide="ignore"):
+        return np.log(above - np.where(y > 1, ndtr((y - 0.5 - mean) / sd), 0.0))
+
+
 def log_score(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """Pool the chains' log scores (chain, row)."""
     return np.logaddexp.reduce(arrays["scores"], axis=0) - np.log(len(arrays["scores"]))
@@ -128,6 +136,7 @@ def measure(
     third = np.minimum(3 * pd.Series(arrays["sd"]).rank(method="first").to_numpy() / (len(y) + 1), 2).astype(int)
     out = {
         "rmse": rmse(y, arrays["mean"]),
+        "bias": (y - arrays["mean"]).mean(),
         "nlpd": -log_score(arrays).mean(),
         "crps": crps_normal(y, arrays["mean"], arrays["sd"]).mean(),
         "coverage": inside.mean(),

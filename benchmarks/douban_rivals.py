@@ -4,6 +4,9 @@ The split is rebuilt here from the raw files (seed 0): a fifth of the users with
 cold and keep k target ratings; a tenth of the other users' target rows are the warm test. The rivals run in the same
 run: BAYESREC_PEERS names the Python of an environment that has them (see peers.py); without it their rows are left out.
 
+"levels" is the log loss of whole stars, in which an ordinal likelihood, whose scores are probabilities and no densities, compares
+with the others: of these it is the mass of a normal with their mean and sd within half a star. "bias" is the mean residual.
+
     python benchmarks/douban_rivals.py
 """
 
@@ -18,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import bias_predictions, br, cell, data_folder, measure, predictions, show
+from common import bias_predictions, br, cell, data_folder, log_score, measure, predictions, show, star_scores
 from peers import PEERS
 
 from bayesrec.baselines import item_bias, item_user_bias
@@ -27,7 +30,6 @@ from bayesrec.metrics import nlpd_normal, rmse, rmse_difference
 
 METHOD = br.Gibbs(draws=200, warmup=200, chains=4)
 RANK = 8
-# log scores of an ordinal likelihood are those of whole stars: probabilities, not densities
 MODELS = {
     "PMF": br.models.PMF(rank=RANK),
     "CollectiveMF": br.models.CollectiveMF(rank=RANK),
@@ -74,15 +76,23 @@ def peer(name: str, seed: int, train: br.Interactions, test: br.Interactions) ->
             return dict(file)
 
 
+def levels(label: str, arrays: dict[str, np.ndarray], test: br.Interactions) -> dict[str, float]:
+    """Log loss of whole stars, in which all models compare, and NLPD where it is that of a density."""
+    if "Ordinal" in label:
+        return {"levels": -log_score(arrays).mean(), "nlpd": np.nan, "nlpd_diff": np.nan, "nlpd_diff_se": np.nan}
+    return {"levels": -star_scores(arrays["mean"], arrays["sd"], test.value).mean()}
+
+
 def peer_row(
     arrays: dict[str, np.ndarray], test: br.Interactions, reference: dict[str, np.ndarray]
 ) -> dict[str, float]:
     """RMSE, its paired difference from TransferMF and, where the rival has an sd, NLPD and coverage."""
     y, mean = test.value, arrays["mean"]
-    out = {"rmse": rmse(y, mean)}
+    out = {"rmse": rmse(y, mean), "bias": (y - mean).mean()}
     out["transfer_minus_it"], out["transfer_minus_it_se"] = rmse_difference(y, reference["mean"], mean, test.user)
     if "sd" in arrays:
         out["nlpd"] = nlpd_normal(y, mean, arrays["sd"]).mean()
+        out["levels"] = -star_scores(mean, arrays["sd"], y).mean()
         out["coverage"] = (np.abs(y - mean) <= 1.6449 * arrays["sd"]).mean()
     return out
 
@@ -113,7 +123,7 @@ def main() -> None:
                 best = arms["TransferMF"]
                 for label, arrays in arms.items():
                     row = {"ratings kept": k, "users": name, "model": label, "seed": seed}
-                    row |= measure(arrays, test, arms["PMF"])
+                    row |= measure(arrays, test, arms["PMF"]) | levels(label, arrays, test)
                     against = rmse_difference(test.value, best["mean"], arrays["mean"], test.user)
                     rows.append(row | dict(zip(("transfer_minus_it", "transfer_minus_it_se"), against, strict=True)))
                 for label in PEERS if "BAYESREC_PEERS" in os.environ else ():
@@ -126,7 +136,19 @@ def main() -> None:
     table = pd.DataFrame(rows)
     groups = table.groupby(["ratings kept", "users", "model"], sort=False)
     against = ["transfer_minus_it", "transfer_minus_it_se"]
-    columns = ["rmse", *against, "nlpd", "nlpd_diff", "nlpd_diff_se", "crps", "coverage", "z2", "z2_se"]
+    columns = [
+        "rmse",
+        "bias",
+        *against,
+        "nlpd",
+        "nlpd_diff",
+        "nlpd_diff_se",
+        "levels",
+        "crps",
+        "coverage",
+        "z2",
+        "z2_se",
+    ]
     mean = groups[columns].mean()
     mean.insert(1, "rmse_min", groups["rmse"].min())
     mean.insert(2, "rmse_max", groups["rmse"].max())

@@ -89,7 +89,9 @@ def fit(data, test, rank, likelihood, chains, draws, threads):
     held = test.rename(columns={"rating": "value"})[["u", "i"]]
     batch = posterior.data.encode(held)
     probes = slice(0, PROBES)
-    rows = predictive.compact(model, posterior.draws, posterior.schema, batch.user[probes], batch.item[probes], batch.domain[probes])
+    rows = predictive.compact(
+        model, posterior.draws, posterior.schema, batch.user[probes], batch.item[probes], batch.domain[probes]
+    )
     eta = model.score(rows.latents, rows.batch).numpy().reshape(chains, draws, -1)
     return {"mean": posterior.predict(held)["mean"].to_numpy(), "probes": eta, "seconds_after": times[1] - times[0]}
 

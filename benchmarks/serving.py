@@ -84,15 +84,32 @@ def folding(n_items: int, rank: int, n_draws: int, n_new: int = 20_000) -> None:
     new = pd.DataFrame({"user": user, "item": rng.integers(0, n_items, len(user)), "domain": "target"})
     new["rating"] = rng.integers(1, 6, len(user)).astype(float)
     new = new.drop_duplicates(["user", "item"])
-    for user_noise in (False, True):
+    kinds = [(br.models.PMF, False), (br.models.PMF, True), (br.models.TransferMF, True)]
+    for kind, user_noise in kinds:
         for draws in (1, n_draws):
-            model = br.models.PMF(rank=rank, likelihood=br.Gaussian(user_noise=user_noise))
+            model = kind(rank=rank, likelihood=br.Gaussian(user_noise=user_noise))
             posterior = made_up(model, 1000, n_items, draws)
             some = new if draws == 1 else new[new["user"] < 10**6 + n_new // 10]
             seconds = best(lambda p=posterior, s=some: p.fold_in(s), 3 if draws == 1 else 1)
-            print(
-                f"fold_in, {draws} draw(s), user_noise={user_noise}: {some['user'].nunique() / seconds:,.0f} users a second"
-            )
+            rate = some["user"].nunique() / seconds
+            print(f"fold_in, {kind.__name__}, {draws} draw(s), user_noise={user_noise}: {rate:,.0f} users a second")
+
+
+def pointed(n_items: int, rank: int, n_draws: int, n_new: int = 20_000) -> None:
+    """The same and lists for them from posterior means, ``posterior.point()``."""
+    posterior = made_up(br.models.PMF(rank=rank), 1000, n_items, n_draws)
+    seconds = best(posterior.point, 1)
+    rng, one = np.random.default_rng(1), posterior.point()
+    user = np.repeat(np.arange(n_new) + 10**6, 10)
+    new = pd.DataFrame({"user": user, "item": rng.integers(0, n_items, len(user)), "domain": "target"})
+    new["rating"] = rng.integers(1, 6, len(user)).astype(float)
+    new = new.drop_duplicates(["user", "item"])
+    rate = new["user"].nunique() / best(lambda: one.fold_in(new, alone=True))
+    more = one.fold_in(new, alone=True)
+    lists = n_new / best(lambda: br.recommend(more, range(10**6, 10**6 + n_new), n=10, explain=False), 1)
+    print(
+        f"point(): {seconds:.1f} s of {n_draws} draws; then fold_in of {rate:,.0f} users a second, {lists:,.0f} lists a second"
+    )
 
 
 def newcomers(n_users: int, n_items: int, rank: int, n_draws: int, times: int = 200) -> None:
@@ -132,5 +149,6 @@ if __name__ == "__main__":
         newcomers(min(chosen.users, 3000), min(chosen.items, 3000), chosen.rank, chosen.draws)
     if "folding" in chosen.parts:
         folding(min(chosen.items, 5000), chosen.rank, chosen.draws)
+        pointed(min(chosen.items, 5000), chosen.rank, chosen.draws)
     if "lists" in chosen.parts:
         lists(chosen.users, chosen.items, chosen.rank, chosen.draws)

@@ -9,6 +9,7 @@ from scipy import integrate, stats
 from test_conjugate import ALARM
 
 import bayesrec as br
+from bayesrec import conjugate
 from bayesrec.errors import DataError
 from bayesrec.models import populations
 from bayesrec.testing import ModelConformance, example_frame

@@ -34,22 +34,25 @@ def collective(data):
     return br.fit(br.models.CollectiveMF(rank=2), data, br.Gibbs(draws=30, warmup=30, chains=2), progress=False)
 
 
-def test_compiled_chains_have_the_law_of_the_blocks(collective, newcomers, monkeypatch):
+@pytest.mark.parametrize("name", ["collective", "transfer"])
+def test_compiled_chains_have_the_law_of_the_blocks(name, request, newcomers, monkeypatch):
     """Moments of every site of both users: z scores over thinned draws, 1 in 10,000 runs fails by chance."""
-    many = _repeated(collective, 25)
+    many = _repeated(request.getfixturevalue(name), 25)
+    assert fold.covers(many.model)
     compiled = many.fold_in(newcomers, alone=True).draws
     monkeypatch.setattr(fold, "covers", lambda model: False)
     blocks = many.fold_in(newcomers, seed=1, alone=True).draws
-    for name, power in (
+    for site, power in (
         ("user_vector", 1),
         ("user_vector", 2),
         ("user_level", 1),
         ("user_log_precision", 1),
         ("user_log_precision", 2),
+        *((("source_vector", 1), ("source_vector", 2)) if name == "transfer" else ()),
     ):
-        a, b = ((x[name].reshape(1500, -1)[::5].astype(float)) ** power for x in (compiled, blocks))
+        a, b = ((x[site].reshape(1500, -1)[::5].astype(float)) ** power for x in (compiled, blocks))
         z = (a.mean(0) - b.mean(0)) / np.sqrt(a.var(0) / len(a) + b.var(0) / len(b))
-        assert np.abs(z).max() < stats.norm.isf(5e-5 / z.size), (name, power)
+        assert np.abs(z).max() < stats.norm.isf(5e-5 / z.size), (site, power)
     monkeypatch.setattr(fold, "_by_blocks", lambda *given: _without_noise(*given))
     fault = many.fold_in(newcomers, seed=1, alone=True).draws["user_level"].reshape(1500, -1)
     level = compiled["user_level"].reshape(1500, -1)

@@ -19,6 +19,7 @@ import bayesrec as br
 from bayesrec.blocks import Block
 from bayesrec.errors import UnsupportedMethodError
 from bayesrec.inference import NUTS, SVI, Gibbs, sample_prior
+from bayesrec.inference.vmp_noise import Noise
 from bayesrec.models import PMF, CollectiveMF, TransferMF, priors
 from bayesrec.testing import Case, ModelConformance, agreement, draws, example_frame, prediction
 from bayesrec.testing.case import global_state_untouched
@@ -296,6 +297,18 @@ def test_a_method_that_samples_another_posterior_is_caught(model, method, messag
         agreement.agrees_with_gibbs(Case(model, False, method=method))
 
 
+@pytest.mark.parametrize(("factor", "message"), [(0.05, "expected ratings"), (1.0, "sd of a new rating")])
+def test_a_wrong_vmp_is_caught(factor, message, monkeypatch):
+    """It weighs ratings as a twentieth, or draws a third of the noise."""
+    weight, draw = Noise.weight, Noise.draw
+    monkeypatch.setattr(Noise, "weight", lambda self: factor * weight(self))
+    if factor == 1.0:
+        monkeypatch.setattr(Noise, "draw", lambda self, rng: (x := draw(self, rng)) | {"noise": x["noise"] / 3.0})
+    case = Case(PMF(rank=1), False, method=br.VMP(passes=5, draws=10, chains=2))
+    with pytest.raises(AssertionError, match=f"VMP's {message}"):
+        agreement.agrees_with_gibbs(case)
+
+
 @pytest.mark.parametrize(
     ("model", "check", "message"),
     [
@@ -360,12 +373,16 @@ def test_the_grid_is_every_likelihood_by_every_method():
         methods = (Gibbs(draws=5), SHORT_SVI, NUTS())
         refuses = (SVI,)
 
+    class Stranger(ModelConformance):
+        model = NoSVI(rank=1)
+        likelihoods = (br.Ordinal(),)
+
     class GibbsAlone(ModelConformance):
         model = PMF(rank=1)
         methods = (Gibbs(draws=5),)
 
     one, other = "Gaussian", "Gaussian(user_noise=False)"
-    everything = [f"{row}-{column}" for row in (one, other) for column in ("Gibbs", "SVI", "NUTS!")]
+    everything = [f"{row}-{column}" for row in (one, other) for column in ("Gibbs", "VMP", "SVI", "NUTS!")]
     assert cells(Sound, "test_row_order") == everything
     assert cells(Sound, "test_prior_samples_dims") == [f"{one}-Gibbs", f"{other}-Gibbs"]
     assert cells(Sound, "test_agrees_with_gibbs") == [cell for cell in everything if "Gibbs" not in cell]
@@ -373,6 +390,13 @@ def test_the_grid_is_every_likelihood_by_every_method():
     assert cells(Picky, "test_row_order") == ["PreciseForSVI-Gibbs", "PreciseForSVI-NUTS!"]
     assert cells(Picky, "test_agrees_with_gibbs") == ["PreciseForSVI-NUTS!"]
     assert cells(Picky, "test_refuses_at_once") == ["PreciseForSVI-SVI"]
+    assert cells(Stranger, "test_refuses_at_once") == [
+        "Ordinal-VMP",
+        f"{one}-VMP",
+    ]  # VMP: no class of its own
+    assert cells(Stranger, "test_agrees_with_gibbs") == [
+        f"{row}-{column}" for row in ("Ordinal", one) for column in ("SVI", "NUTS!")
+    ]
     assert GibbsAlone.test_agrees_with_gibbs is None
 
 

@@ -390,8 +390,6 @@ def test_saved_and_refused(tmp_path):
     assert again.method == SHORT
     assert np.array_equal(again.stats["elbo"], posterior.stats["elbo"])
     assert "khat" not in posterior.stats  # of twenty draws
-    with pytest.raises(UnsupportedMethodError, match="checkpoint"):
-        br.fit(model, data, SHORT, progress=False, checkpoint=tmp_path / "c")
     for other in (
         br.models.TransferMF(rank=1, prior_family="commensurate"),
         br.models.TransferMF(rank=1, prior_family="horseshoe"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["check_folder", "check_page", "load_data", "load_model", "make_method", "make_model"]
 
 MODELS = {"pmf": "PMF", "collective": "CollectiveMF", "transfer": "TransferMF"}
-METHODS = {"gibbs": "Gibbs", "svi": "SVI", "nuts": "NUTS"}
+METHODS = {"gibbs": "Gibbs", "vmp": "VMP", "svi": "SVI", "nuts": "NUTS"}
 LIKELIHOODS = {
     "gaussian": "Gaussian", "ordinal": "Ordinal", "bernoulli": "Bernoulli", "poisson": "Poisson",
     "implicit": "Implicit", "student": "StudentT",
@@ -27,7 +27,7 @@ LIKELIHOODS = {
 
 
 def load_data(options: DataOptions) -> Interactions:
-    """Read the tables as interactions.
+    """Read the tables as interactions; a folder of Parquet files in portions.
 
     Raises
     ------
@@ -60,11 +60,34 @@ def load_data(options: DataOptions) -> Interactions:
     if domain is not None:
         hint = "for a table of the target alone give --domain none, for one table a domain NAME=FILE"
         columns.append(Column(domain, "id", "--domain", True, hint))
+    if _holds_parquet(paths[None]):
+        return _in_portions(paths[None], options, roles, domain)
     frame = read_tables(paths, columns)[None]
     target: Any = options.target
     if domain is not None and domain in frame:
         target = {str(name): name for name in frame[domain].unique().tolist()}.get(target, target)
     return Interactions.from_frame(frame, target=target, domain=domain, shared=options.shared, **roles)
+
+
+def _holds_parquet(path: Path) -> bool:
+    """Whether a path is a folder of tables; that of a model is refused as no table."""
+    from bayesrec.data.parquet import SUFFIXES
+
+    if not path.is_dir() or (path / "bayesrec.json").exists():
+        return False
+    return any(inside.suffix.lower() in SUFFIXES for inside in path.rglob("*"))
+
+
+def _in_portions(path: Path, options: DataOptions, roles: dict[str, Any], domain: str | None) -> Interactions:
+    """Read a folder of Parquet files; the target is a whole number where the domains are."""
+    from bayesrec.data import Interactions
+    from bayesrec.data.parquet import whole_numbers
+    from bayesrec.tables import whole
+
+    target: Any = options.target
+    if domain is not None and whole(target) and whole_numbers(path, domain):
+        target = int(target)
+    return Interactions.from_parquet(path, target=target, domain=domain, shared=options.shared, **roles)
 
 
 def make_model(options: ModelOptions, name: str | None = None) -> Model:

@@ -41,8 +41,8 @@ class DataOptions:
         typer.Argument(
             metavar="TABLE",
             callback=chosen_tables,
-            help="CSV, TSV, JSONL or Parquet, also .gz. One table with a domain column, or one table a domain: "
-            "book=a.csv music=b.csv.",
+            help="CSV, TSV, JSONL or Parquet, also .gz, or a folder of Parquet files. One table with a domain column, or "
+            "one table a domain: book=a.csv music=b.csv.",
         ),
     ] = None
     target: Annotated[str, option("The domain to predict; every other one is a source.", panel="Data")]
@@ -73,12 +73,16 @@ class ModelOptions:
 class MethodOptions:
     """How to fit; an option that is not given has the default of the method."""
 
-    method: Annotated[str, option("gibbs, svi or nuts.", panel="Method")] = "gibbs"
+    method: Annotated[str, option("gibbs, vmp, svi or nuts.", panel="Method")] = "gibbs"
     draws: Annotated[int | None, option("Draws kept in each chain.", panel="Method")] = None
     warmup: Annotated[int | None, option("Sweeps before the first of them.", panel="Method")] = None
     chains: Annotated[int | None, option("Number of chains.", panel="Method")] = None
     thin: Annotated[int | None, option("Sweeps for each kept draw.", panel="Method")] = None
     threads: Annotated[int | None, option("Chains run at once.", panel="Method")] = None
+    passes: Annotated[int | None, option("At most so many passes of a chain (vmp).", panel="Method")] = None
+    tolerance: Annotated[
+        float | None, option("Least gain of a pass, in nats a rating, that is worth another (vmp).", panel="Method")
+    ] = None
     steps: Annotated[int | None, option("Steps of the optimiser (svi).", panel="Method")] = None
     batch_size: Annotated[int | None, option("Rows in a step (svi).", panel="Method")] = None
     learning_rate: Annotated[float | None, option("Size of the first steps (svi).", panel="Method")] = None

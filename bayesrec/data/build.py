@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 def fields(frame: Any, target: Any, columns: Columns, shared: str, features: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of Interactions from one table."""
-    if shared not in ("users", "items"):
-        raise DataError(f"shared must be 'users' or 'items', got {shared!r}")
+    check_shared(shared)
     table = open_frame(frame)
     require_columns(table.columns, columns.present())
     if len(table) == 0:
@@ -61,7 +60,7 @@ def fields(frame: Any, target: Any, columns: Columns, shared: str, features: Map
         "columns": columns,
         "shared": shared,
         "layout": Layout(backend_of(table), order, domain_dtype, value_dtype, time_dtype, zone),
-        **_checked_features(features, columns),
+        **checked_features(features, columns),
     }
 
 
@@ -73,7 +72,7 @@ def stacked(frames: Mapping[Any, Any], columns: Columns) -> Any:
         raise DataError("from_frames needs the name of a domain column for its answers; give domain='domain'")
     parts, needed = [], {role: name for role, name in columns.present().items() if role != "domain"}
     for name, frame in frames.items():
-        _check_domain(_plain_name(name), "the mapping of tables")
+        _check_domain(plain_name(name), "the mapping of tables")
         what = f"the table of domain {name!r}"
         part = open_frame(frame, what)
         require_columns(part.columns, needed, what)
@@ -93,13 +92,11 @@ def stacked(frames: Mapping[Any, Any], columns: Columns) -> Any:
 
 def without_duplicates(rows: dict[str, Any], n_items: int, stacklevel: int = 3) -> dict[str, Any]:
     """Keep the last row of each (user, item) of a domain, at its place, and warn about how many were dropped."""
-    # one of the two sides is scoped by domain, so the pair of codes implies the domain
-    pair = rows["user"] * n_items
-    pair += rows["item"]
-    ordered = np.sort(pair)  # a table of hashes would take several times the room
-    if not (ordered[1:] == ordered[:-1]).any():
+    pair = _pairs(rows, n_items)
+    pair.sort()  # a table of hashes would take several times the room
+    if not (pair[1:] == pair[:-1]).any():
         return rows
-    del ordered
+    pair = _pairs(rows, n_items)
     earlier = pd.Series(pair).duplicated(keep="last").to_numpy()
     warnings.warn(
         f"{earlier.sum()} row(s) repeat a (user, item) pair of their domain, the first is row {earlier.argmax()} "
@@ -108,6 +105,13 @@ def without_duplicates(rows: dict[str, Any], n_items: int, stacklevel: int = 3) 
         stacklevel=stacklevel,
     )
     return {name: None if array is None else array[~earlier] for name, array in rows.items()}
+
+
+def _pairs(rows: dict[str, Any], n_items: int) -> np.ndarray:
+    """One number for each (user, item); one of the two sides is scoped by domain, so it implies the domain."""
+    pair = np.multiply(rows["user"], n_items, dtype=np.int64)
+    pair += rows["item"]
+    return pair
 
 
 def to_frame(data: Interactions) -> Any:
@@ -169,26 +173,38 @@ def _domains(table: nw.DataFrame, columns: Columns, target: Any) -> tuple[np.nda
     """Return the domain codes (n,), the names (sources sorted as strings, then the target) and their dtype."""
     if target is None:
         raise DataError("target=None: name the domain to predict")
-    target = _plain_name(target)
     if columns.domain is None:
-        _check_domain(target, "target")
-        return np.zeros(len(table), dtype=np.int64), (target,), None
+        return np.zeros(len(table), dtype=np.int64), ordered_domains([], target, None), None
     series = read_column(table, columns.domain)
     names = pd.Index(series)
-    distinct = [_plain_name(name) for name in names.unique()]
-    for name in distinct:
-        _check_domain(name, f"column {columns.domain!r}")
-    if target not in distinct:
-        raise DataError(
-            f"target={target!r} is no domain of column {columns.domain!r}{nearest(target, distinct)}; "
-            f"it has {sorted(distinct, key=str)}"
-        )
-    sources = sorted((name for name in distinct if name != target), key=str)
-    domains = (*sources, next(name for name in distinct if name == target))
+    domains = ordered_domains([plain_name(name) for name in names.unique()], target, columns.domain)
     return domain_codes(names, domains, columns.domain), domains, dtype_name(table, columns.domain, series)
 
 
-def _plain_name(name: Any) -> Any:
+def ordered_domains(distinct: list[Any], target: Any, column: str | None) -> tuple:
+    """Return the names of the domains: sources sorted as strings, then the target; without a column the target alone."""
+    target = plain_name(target)
+    if column is None:
+        _check_domain(target, "target")
+        return (target,)
+    for name in distinct:
+        _check_domain(name, f"column {column!r}")
+    if target not in distinct:
+        raise DataError(
+            f"target={target!r} is no domain of column {column!r}{nearest(target, distinct)}; "
+            f"it has {sorted(distinct, key=str)}"
+        )
+    sources = sorted((name for name in distinct if name != target), key=str)
+    return (*sources, next(name for name in distinct if name == target))
+
+
+def check_shared(shared: Any) -> None:
+    """Refuse another side than users or items."""
+    if shared not in ("users", "items"):
+        raise DataError(f"shared must be 'users' or 'items', got {shared!r}")
+
+
+def plain_name(name: Any) -> Any:
     """Return a NumPy scalar as the Python value that it is."""
     return name.item() if isinstance(name, np.generic) else name
 
@@ -215,7 +231,7 @@ def _check_part(part: nw.DataFrame, columns: Columns, what: str) -> None:
         raise DataError(f"{what}: {error}") from error
 
 
-def _checked_features(features: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+def checked_features(features: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     """Check that feature tables have their id column."""
     for role in ("user", "item"):
         table = features[f"{role}_features"]

@@ -79,20 +79,23 @@ def dtype_name(frame: nw.DataFrame, name: str, series: pd.Series) -> str:
     return {"Categorical": "String", "Enum": "String"}.get(name, name)
 
 
-def read_numbers(frame: nw.DataFrame, name: str) -> tuple[np.ndarray, str]:
-    """Return a column as finite float64 (n,) and its dtype name; a DataError names the first bad row."""
+def read_numbers(frame: nw.DataFrame, name: str, first: int | None = None) -> tuple[np.ndarray, str]:
+    """Return a column as finite float64 (n,) and its dtype name; a DataError names the first bad row.
+
+    Of a portion of a table ``first`` is the number of the first row.
+    """
     series = read_column(frame, name)
     dtype = series.dtype
     if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype):
         good = [isinstance(value, numbers.Real | Decimal | np.bool_) for value in series]
-        _refuse_first(series, ~np.array(good, dtype=bool), name, "not numbers", "convert the column to numbers")
+        _refuse_first(series, ~np.array(good, dtype=bool), name, "not numbers", "convert the column to numbers", first)
         series = pd.Series(pd.to_numeric(pd.Series([_plain(value) for value in series], dtype=object)))
     values = series.to_numpy(dtype=np.float64, na_value=np.nan)
-    _refuse_first(series, ~np.isfinite(values), name, "NaN or infinite", "drop or correct these rows")
+    _refuse_first(series, ~np.isfinite(values), name, "NaN or infinite", "drop or correct these rows", first)
     return values, dtype_name(frame, name, series)
 
 
-def read_time(frame: nw.DataFrame, name: str) -> tuple[np.ndarray, str, str | None]:
+def read_time(frame: nw.DataFrame, name: str, first: int | None = None) -> tuple[np.ndarray, str, str | None]:
     """Return a column of numbers or datetimes as an array (n,), its dtype name and its time zone or None."""
     series = read_column(frame, name)
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
@@ -108,7 +111,7 @@ def read_time(frame: nw.DataFrame, name: str) -> tuple[np.ndarray, str, str | No
         )
     if series.dtype.kind in "iu":
         return series.to_numpy(dtype=np.int64), dtype_name(frame, name, series), None
-    values, dtype = read_numbers(frame, name)
+    values, dtype = read_numbers(frame, name, first)
     return values, dtype, None
 
 
@@ -155,11 +158,12 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
-def _refuse_first(series: pd.Series, bad: np.ndarray, name: str, problem: str, advice: str) -> None:
+def _refuse_first(series: pd.Series, bad: np.ndarray, name: str, problem: str, advice: str, first: int | None) -> None:
     """Raise a DataError for the first bad row, if there is one."""
     if bad.any():
-        row = int(bad.argmax())
+        row, start = int(bad.argmax()), first or 0
+        so_far = "" if first is None else f" up to row {start + len(bad) - 1}"
         raise DataError(
-            f"column {name!r}: {int(bad.sum())} value(s) are {problem}, the first in row {row} "
+            f"column {name!r}: {int(bad.sum())} value(s){so_far} are {problem}, the first in row {start + row} "
             f"(rows count from 0): {shown(series.iloc[row])}; {advice}"
         )

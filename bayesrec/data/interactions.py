@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,15 +13,16 @@ from bayesrec.data.batch import Batch
 from bayesrec.data.columns import Columns, nearest
 from bayesrec.data.frames import Layout
 from bayesrec.data.html import sizes_html, sizes_text
+from bayesrec.data.readers import Readers
 from bayesrec.data.vocabulary import Vocabulary
 from bayesrec.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Interactions:
+class Interactions(Readers):
     """Rows (user, item, domain, value[, time]) as codes, with the vocabularies of their ids. Stable.
 
-    Make one with `from_frame` or `from_frames`. With `shared="users"` a user id means the same user in every
+    Make one with `from_frame`, `from_frames` or `from_parquet`. With `shared="users"` a user id means the same user in every
     domain while an item id belongs to its domain; with `shared="items"` it is the other way round.
 
     Attributes
@@ -83,117 +83,6 @@ class Interactions:
             object.__setattr__(self, name, _frozen(np.asarray(getattr(self, name), dtype=dtype)))
         if self.time is not None:
             object.__setattr__(self, "time", _frozen(np.asarray(self.time)))
-
-    @classmethod
-    def from_frame(
-        cls,
-        frame: Any,
-        *,
-        target: Any,
-        user: str = "user",
-        item: str = "item",
-        domain: str | None = "domain",
-        value: str | None = "rating",
-        time: str | None = None,
-        shared: str = "users",
-        user_features: Any = None,
-        item_features: Any = None,
-        user_graph: Any = None,
-    ) -> Interactions:
-        """Read one table that holds all domains. Stable.
-
-        Parameters
-        ----------
-        frame : data frame (n rows), pandas or polars
-            Never changed; its index is ignored and may repeat. Other columns than those named here are dropped.
-        target : str or int
-            The domain to predict; every other domain is a source.
-        user, item : str
-            Columns of ids: integers or strings.
-        domain : str or None
-            Column of domain names; None if all rows belong to the target.
-        value : str or None
-            Column of finite numbers; None for clicks, which all count 1.0.
-        time : str or None
-            Column of numbers or datetimes.
-        shared : {"users", "items"}
-            The side whose ids mean the same in every domain.
-        user_features, item_features : data frame, optional
-            One row per id, with the id column; models with ``features=True`` use the others.
-        user_graph : object, optional
-            Carried along.
-
-        Returns
-        -------
-        Interactions
-            Rows in the order of the table.
-
-        Raises
-        ------
-        DataError
-            A malformed table; the message names the column, the row or the id.
-
-        Warns
-        -----
-        DataWarning
-            A (user, item) pair that repeats within a domain: the last row is kept, at its place.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> frame = pd.DataFrame({"user": [1, 1, 2], "item": [7, 7, 8], "domain": ["book", "music", "music"],
-        ...                       "rating": [5, 4, 3]})
-        >>> data = Interactions.from_frame(frame, target="music")
-        >>> data.target, data.sources, len(data), data.n_users, data.n_items
-        ('music', ('book',), 3, 2, 3)
-        """
-        features = {"user_features": user_features, "item_features": item_features, "user_graph": user_graph}
-        return cls(**build.fields(frame, target, Columns(user, item, domain, value, time), shared, features))
-
-    @classmethod
-    def from_frames(
-        cls,
-        frames: Mapping[Any, Any],
-        *,
-        target: Any,
-        user: str = "user",
-        item: str = "item",
-        domain: str = "domain",
-        value: str | None = "rating",
-        time: str | None = None,
-        shared: str = "users",
-        user_features: Any = None,
-        item_features: Any = None,
-        user_graph: Any = None,
-    ) -> Interactions:
-        """Read one table per domain. Stable.
-
-        Parameters
-        ----------
-        frames : mapping of domain name to data frame
-            All of one library; rows are stacked in the order of the mapping.
-        domain : str
-            Name of the domain column in `to_frame` and in answers; the tables themselves need none.
-        target, user, item, value, time, shared, user_features, item_features, user_graph
-            As in `from_frame`.
-
-        Raises
-        ------
-        DataError
-            As in `from_frame`.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> book = pd.DataFrame({"user": [1, 2], "item": [7, 8], "rating": [5.0, 1.0]})
-        >>> music = pd.DataFrame({"user": [1], "item": ["song"], "rating": [4.0]})
-        >>> Interactions.from_frames({"book": book, "music": music}, target="music").n_items
-        3
-        """
-        columns = Columns(user, item, domain, value, time)
-        features = {"user_features": user_features, "item_features": item_features, "user_graph": user_graph}
-        frame = build.stacked(frames, columns)
-        return cls(**build.fields(frame, target, columns, shared, features))
 
     @property
     def target(self) -> Any:

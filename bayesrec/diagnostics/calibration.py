@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayesrec.errors import DataError
+from bayesrec.likelihoods.predicted import Predicted
 from bayesrec.posterior import Posterior
 
-__all__ = ["coverage", "forecast", "moments", "pit"]
+__all__ = ["Seen", "coverage", "forecast", "pit"]
 
 
 def pit(posterior: Posterior, frame: Any) -> np.ndarray:
@@ -36,12 +38,20 @@ def pit(posterior: Posterior, frame: Any) -> np.ndarray:
     True
     """
     batch = posterior.data.encode(frame, need_value=True)
-    value, chance = np.asarray(batch.value), np.random.default_rng(0).random(len(batch))
-    out = np.empty(len(batch))
+    value = np.asarray(batch.value)
+    chance, out = _chances(len(value)), np.empty(len(value))
     for rows, law in posterior.laws(batch):
-        above = law.cdf(value[rows])
-        out[rows] = above - chance[rows] * (above - law.below(value[rows]))
+        out[rows] = _pit(law, value[rows], chance[rows])
     return out
+
+
+def _chances(n: int) -> np.ndarray:
+    return np.random.default_rng(0).random(n)
+
+
+def _pit(law: Predicted, value: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    above = law.cdf(value)
+    return above - chance * (above - law.below(value))
 
 
 def forecast(posterior: Posterior, frame: Any, level: float = 0.9) -> pd.DataFrame:
@@ -70,20 +80,46 @@ def forecast(posterior: Posterior, frame: Any, level: float = 0.9) -> pd.DataFra
     >>> bool(((rows["pit"] > 0.05) == (rows["value"] > rows["lower"])).all())
     True
     """
-    batch, answer = posterior.data.encode(frame, need_value=True), posterior.predict(frame, level)
+    posterior.require_draws("forecast")
+    batch = posterior.data.encode(frame, need_value=True)
+    seen = Seen(np.asarray(batch.value), level)
+    for rows, law in posterior.laws(batch):
+        seen.look(rows, law)
     sides = dict(zip(batch.columns.sides, (batch.user_id, batch.item_id), strict=True))
-    table = {"user": sides["user"], "item": sides["item"], "value": batch.value}
-    table |= {name: answer[name] for name in ("mean", "sd", "lower", "upper")} | {"pit": pit(posterior, frame)}
+    table = {"user": sides["user"], "item": sides["item"], "value": batch.value} | seen.columns
     return pd.DataFrame({name: pd.Series(np.asarray(column)) for name, column in table.items()})
 
 
-def moments(posterior: Posterior, frame: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted ratings and their sds (row,), as `predict` has them, without the cost of intervals. Internal."""
-    batch = posterior.data.encode(frame)
-    centre, spread = np.empty((2, len(batch)))
-    for rows, law in posterior.laws(batch):
-        centre[rows], spread[rows] = law.moments()
-    return centre, spread
+class Seen:
+    """What a table of held-out rows says of predictive distributions, gathered as chunks of them go by. Internal.
+
+    Parameters
+    ----------
+    value : ndarray, (row,)
+    level : float or None
+        Probability of the central interval; None leaves intervals and PIT values out, which cost most.
+
+    Attributes
+    ----------
+    columns : dict
+        mean, sd, lower, upper, pit, (row,) each.
+    """
+
+    def __init__(self, value: np.ndarray, level: float | None):
+        if level is not None and not 0.0 < level < 1.0:
+            raise DataError(f"level must lie strictly between 0 and 1, not {level!r}")
+        self.value, self.level, self._chance = value, level, _chances(len(value))
+        names = ("mean", "sd") if level is None else ("mean", "sd", "lower", "upper", "pit")
+        self.columns = {name: np.empty(len(value)) for name in names}
+
+    def look(self, rows: slice, law: Predicted) -> None:
+        """Take in some rows."""
+        found = [*law.moments()]
+        if self.level is not None:
+            tail = (1.0 - self.level) / 2.0
+            found += [*law.quantiles((tail, 1.0 - tail)).T, _pit(law, self.value[rows], self._chance[rows])]
+        for column, x in zip(self.columns.values(), found, strict=True):
+            column[rows] = x
 
 
 def coverage(u: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from bayesrec.posterior import Posterior
 
 __all__ = ["HeldOut", "held_out", "possible", "regime_of"]
 
+LEVEL = 0.9  # of the intervals of held-out ratings
 FEW = 5  # most target ratings of the regime "few"
 
 
@@ -67,13 +68,15 @@ def held_out(arm: Posterior, bare: Posterior, test: Any) -> HeldOut:
     for count, rows_of in ((n_own, arm.data.is_target), (n_source, ~arm.data.is_target)):
         total = np.bincount(arm.data.user[rows_of], minlength=arm.data.n_users)
         count[user[known]] = total[batch.user[known]]
-    with_chains, index, with_joint = arm.scores(test)
-    without_chains, bare_index, bare_joint = bare.scores(test)
+    seen = [calibration.Seen(np.asarray(batch.value), level) for level in (LEVEL, None)]
+    with_chains, index, with_joint = arm.scores(test, seen[0].look)
+    without_chains, bare_index, bare_joint = bare.scores(test, seen[1].look)
     for posterior, found in ((arm, with_chains), (bare, without_chains)):
         possible(posterior, found, test)
     joint = np.zeros(len(codes))
     joint[user] = with_joint[index] - bare_joint[bare_index]
-    rows = calibration.forecast(arm, test)
-    rows.insert(2, "n_own", n_own[user])
-    rows["mean_without"], rows["sd_without"] = calibration.moments(bare, test)
+    sides = dict(zip(batch.columns.sides, (batch.user_id, batch.item_id), strict=True))
+    table = {"user": sides["user"], "item": sides["item"], "n_own": n_own[user], "value": batch.value}
+    table |= seen[0].columns | {f"{name}_without": x for name, x in seen[1].columns.items()}
+    rows = pd.DataFrame({name: pd.Series(np.asarray(column)) for name, column in table.items()})
     return HeldOut(ids, user, n_own, with_chains, without_chains, joint, rows, n_source)

@@ -35,6 +35,8 @@ class Informed:
         ``X'LX``, ``X'Ly`` and ``y'Ly``.
     unit : ndarray, (user,)
         Noise precision of one target rating.
+    sources : ndarray, (source, component, user, R, R)
+        Part of each source in what the informants have from all of them; without sources where it was not asked for.
     """
 
     place: list[int]
@@ -44,6 +46,7 @@ class Informed:
     linear: np.ndarray
     squares: np.ndarray
     unit: np.ndarray
+    sources: np.ndarray
 
 
 def checked_draws(draws: Any) -> int:
@@ -69,7 +72,11 @@ def needs_rows(posterior: Posterior, what: str) -> None:
 
 
 def informed(
-    posterior: Posterior, users: np.ndarray, places: Iterable[tuple[int, int]], rows: Rows | None = None
+    posterior: Posterior,
+    users: np.ndarray,
+    places: Iterable[tuple[int, int]],
+    rows: Rows | None = None,
+    by_source: bool = False,
 ) -> Iterator[Informed]:
     """For some draws, who informs ``users`` (codes), given ratings ``rows`` (user, item, domain, value), by default their own."""
     if not len(users):
@@ -89,14 +96,16 @@ def informed(
         response, weight = model.observed(state, table)
         gram, linear = model.told(state, table)
         above = response[target] - state["item_vector"][what, 0]
+        informants = model.prior_precision(state, table)
         yield Informed(
             [chain, draw],
             state,
-            model.prior_precision(state, table),
+            informants,
             gram[:, -1],
             linear[:, -1],
             np.bincount(who, weight[target] * above**2, minlength=table.n_users),
             np.asarray(model.observed(state, probe)[1], dtype=np.float64),
+            model.source_precision(state, table) if by_source else informants.source[None][:0],
         )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of Gibbs chains. Internal.
+"""Checkpoints of chains: of Gibbs here, of VMP in :mod:`bayesrec.inference.vmp_saved`. Internal.
 
 A chain that goes on from its files draws what the unbroken one would have drawn: they hold its state, the state of its
 random generator and what it has kept.
@@ -22,7 +22,7 @@ from bayesrec.files import beside
 if TYPE_CHECKING:
     from bayesrec.inference.chain import Chain
 
-__all__ = ["ChainFile", "fingerprint"]
+__all__ = ["ChainFile", "fingerprint", "group", "read_state", "remove_state", "write_state"]
 
 EVERY = 20.0  # seconds between two writes of a chain
 
@@ -33,6 +33,46 @@ def fingerprint(*parts: Any) -> str:
     for part in parts:
         digest.update(np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
     return digest.hexdigest()
+
+
+def read_state(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What ``write_state`` wrote, the arrays under ``arrays``; None if there is no file.
+
+    Raises
+    ------
+    DataError
+        The file belongs to another fit.
+    LoadError
+        The file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        meta = json.loads(str(arrays.pop("meta")))
+    except (ValueError, KeyError, OSError, BadZipFile) as error:
+        raise LoadError(f"the checkpoint {str(path)!r} cannot be read ({error}); delete it to start afresh.") from error
+    if meta["fingerprint"] != fingerprint:
+        raise DataError(
+            f"the checkpoint {str(path)!r} belongs to another model, method, seed or data; "
+            "name another folder, or delete it to start afresh."
+        )
+    return meta | {"arrays": arrays}
+
+
+def write_state(path: Path, meta: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Write arrays and what JSON can hold, ``fingerprint`` among it, as one file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as fresh, fresh.open("wb") as file:
+        np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+
+
+def remove_state(path: Path) -> None:
+    """Delete a file of ``write_state``, and what a killed process left of one."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 class ChainFile:
@@ -51,38 +91,23 @@ class ChainFile:
 
     def read(self) -> dict[str, Any] | None:
         """What was written last; None if there is no file."""
-        if not self.path.exists():
-            return None
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                arrays = dict(file)
-            meta = json.loads(str(arrays.pop("meta")))
-        except (ValueError, KeyError, OSError, BadZipFile) as error:
-            raise LoadError(
-                f"the checkpoint {str(self.path)!r} cannot be read ({error}); delete it to start afresh."
-            ) from error
-        if meta["fingerprint"] != self.fingerprint:
-            raise DataError(
-                f"the checkpoint {str(self.path)!r} belongs to another model, method, seed or data; "
-                "name another folder, or delete it to start afresh."
-            )
-        return meta | {"arrays": arrays}
+        return read_state(self.path, self.fingerprint)
 
     def restore(self, chain: Chain, saved: dict[str, Any]) -> None:
         """Put a chain, which has room for them, where its files end."""
         arrays, kept = saved["arrays"], chain.kept
         chain.sweep, chain.rng.bit_generator.state = saved["sweep"], saved["generator"]
-        chain.state = {name: _plain(x) for name, x in _group(arrays, "state").items()}
+        chain.state = {name: _plain(x) for name, x in group(arrays, "state").items()}
         kept.log_density, kept.n, self.written = (
             saved["log_density"],
             len(saved["log_density"]),
             len(saved["log_density"]),
         )
         kept.moments.n = kept.n
-        kept.moments.mean, kept.moments.squares = _group(arrays, "mean"), _group(arrays, "squares")
+        kept.moments.mean, kept.moments.squares = group(arrays, "mean"), group(arrays, "squares")
         if chain.watch is not None:
             chain.watch.n, chain.watch.sums = saved["watched"], arrays["watch"]
-            waiting = _group(arrays, "waiting")
+            waiting = group(arrays, "waiting")
             count = len(next(iter(waiting.values()))) if waiting else 0
             chain.watch.waiting = [{name: x[k] for name, x in waiting.items()} for k in range(count)]
         if not kept.n:
@@ -128,19 +153,16 @@ class ChainFile:
                     file.write(array[k].tobytes())
             file.flush()
             os.fsync(file.fileno())
-        with beside(self.path) as fresh, fresh.open("wb") as file:
-            np.savez(file, meta=np.array(json.dumps(meta)), **arrays, **more)
+        write_state(self.path, meta, arrays | more)
         self.last, self.written = time.monotonic(), kept.n
 
     def remove(self) -> None:
         """Delete the files, and what a killed process left of one: the chain is done."""
-        for left in self.path.parent.glob(f".{self.path.name}.*"):
-            left.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        remove_state(self.path)
         self.draws.unlink(missing_ok=True)
 
 
-def _group(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+def group(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     """The arrays whose names begin with ``name/``."""
     return {key.removeprefix(f"{name}/"): x for key, x in arrays.items() if key.startswith(f"{name}/")}
 

@@ -15,11 +15,13 @@ from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import ConvergenceWarning, SamplingError, UnsupportedMethodError
 from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
+from bayesrec.inference.checkpoint import fingerprint
 from bayesrec.inference.gibbs import cpus
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import warm_start
 from bayesrec.inference.svi import warn_if_asleep
 from bayesrec.inference.vmp_honesty import item_shapes
+from bayesrec.inference.vmp_saved import FitFile
 from bayesrec.inference.vmp_single import SingleFit
 from bayesrec.inference.vmp_transfer import TransferFit
 from bayesrec.inference.watch import Watch, watched
@@ -29,7 +31,7 @@ from bayesrec.models.single import SingleVector
 from bayesrec.posterior import Posterior
 from bayesrec.workers import Workers
 
-__all__ = ["VMP"]
+__all__ = ["VMP", "fits"]
 
 START_SWEEPS = 40  # of Gibbs: from fewer, passes end in worse optima
 ENOUGH = 50  # draws that tell the shape of a tail
@@ -105,32 +107,47 @@ class VMP(Method):
         watch: Rows | None = None,
     ) -> Posterior:
         """Fit one chain after another; Ctrl-C ends the passes and keeps what was reached."""
-        needs_gibbs(self, checkpoint, device, None)
+        needs_gibbs(self, None, device, None)
         kind = _fit_of(model)
         threads = self.threads or cpus()
         kept: list[dict[str, np.ndarray]] = []
         stats: list[dict[str, np.ndarray]] = []
         watches: list[Watch] = []
         unfinished, interrupted = [], False
+        files = self._files(checkpoint, model, data, schema, seed, watch)
         with Progress("VMP", self.chains * self.passes, progress) as bar, ThreadPoolExecutor(threads) as pool:
             table = schema.table(data)
             table = replace(table, workers=Workers(threads, pool), weight=model.exponents(schema.n_domains))
-            for c in range(self.chains):
+            for c, file in enumerate(files):
                 rng = np.random.default_rng([seed, c])
-                fit, passes, gain = None, 0, np.inf
-                try:
-                    fit = kind(model, table, warm_start(model, table, rng, START_SWEEPS)[0])
-                    passes, gain = self._climb(fit, len(data), bar)
-                except KeyboardInterrupt:
-                    interrupted = True
-                    if fit is None or not np.isfinite(fit.elbo):
-                        if not kept:
-                            raise
-                        break  # the chains before are better without this one
-                if gain >= self.tolerance:
-                    unfinished.append(c)
+                saved = None if file is None else file.read()
                 watches += [] if watch is None else [Watch(model, schema, watch)]
-                draws, one = self._draw(model, table, fit, rng, watches[c] if watches else None)
+                seen = watches[-1] if watches else None
+                if saved is not None and saved["done"]:
+                    draws, one, stopped = FitFile.drawn(saved, seen)
+                    passes = self.passes
+                    bar.advance(passes)
+                else:
+                    fit, trace = None, [] if saved is None else saved["trace"]
+                    try:
+                        if saved is None:
+                            fit = kind(model, table, warm_start(model, table, rng, START_SWEEPS)[0])
+                        else:
+                            bar.advance(len(trace))
+                            fit = kind(model, table, model.start(table, np.random.default_rng(0)))
+                            FitFile.restore(saved, fit, rng)
+                        gain = self._climb(fit, trace, len(data), bar, file, rng)
+                    except KeyboardInterrupt:
+                        interrupted, gain = True, np.inf
+                        if fit is None or not trace:
+                            if not kept:
+                                raise
+                            break  # the chains before are better without this one
+                    passes, stopped = len(trace), gain < self.tolerance
+                    draws, one = self._draw(model, table, fit, rng, seen)
+                    if file is not None and not interrupted and c + 1 < self.chains:
+                        file.finish(draws, one, stopped, seen)
+                unfinished += [] if stopped else [c]
                 kept.append(draws)
                 stats.append(one)
                 bar.advance(self.passes - passes)
@@ -139,16 +156,32 @@ class VMP(Method):
         _say_unfinished(unfinished, interrupted, len(kept), self)
         everything = {name: np.stack([draws[name] for draws in kept]) for name in model.dims}
         all_stats = {name: np.stack([one[name] for one in stats]) for name in stats[0]}
-        seen = None if watch is None else watched(watches, schema, watch)
-        posterior = Posterior(everything, model, self, data, schema, all_stats, watched=seen)
+        answer = None if watch is None else watched(watches[: len(kept)], schema, watch)
+        posterior = Posterior(everything, model, self, data, schema, all_stats, watched=answer)
         warn_if_asleep(posterior)
+        for file in files if not interrupted else []:
+            if file is not None:
+                file.remove()
         return posterior
 
-    def _climb(self, fit: Any, n: int, bar: Progress) -> tuple[int, float]:
-        """Passes until the ELBO stands; how many, and the mean gain of the last ones in nats a rating."""
-        trace: list[float] = []
+    def _files(
+        self, folder: Any, model: Model, data: Interactions, schema: Schema, seed: int, watch: Rows | None
+    ) -> list[FitFile | None]:
+        """The file of each chain, or as many times None."""
+        if folder is None:
+            return [None] * self.chains
+        rows = [
+            x for part in (data, watch) if part is not None for x in (part.user, part.item, part.domain, part.value)
+        ]
+        same = fingerprint(model, replace(self, threads=None), schema.center, schema.scale, seed, *rows)
+        return [FitFile(folder, c, same) for c in range(self.chains)]
+
+    def _climb(
+        self, fit: Any, trace: list[float], n: int, bar: Progress, file: FitFile | None, rng: np.random.Generator
+    ) -> float:
+        """Passes until the ELBO, of which each adds one to ``trace``, stands; the mean gain of the last in nats a rating."""
         gain = np.inf
-        for _ in range(self.passes):
+        for _ in range(self.passes - len(trace)):
             fit.advance()
             if not np.isfinite(fit.elbo):
                 raise SamplingError(
@@ -160,7 +193,9 @@ class VMP(Method):
                 gain = (trace[-1] - trace[-1 - WINDOW]) / (WINDOW * n)
                 if gain < self.tolerance:
                     break
-        return len(trace), gain
+            if file is not None and len(trace) < self.passes:
+                file.write(fit, trace, rng)
+        return gain
 
     def _draw(
         self, model: Model, table: Table, fit: Any, rng: np.random.Generator, watch: Watch | None
@@ -183,6 +218,15 @@ class VMP(Method):
         if self.draws >= ENOUGH:
             stats["khat"] = item_shapes(model, table, out, fit.items, self.draws, rng)
         return out, stats
+
+
+def fits(model: Model) -> bool:
+    """Whether VMP has a closed form for a model. Internal."""
+    try:
+        _fit_of(model)
+    except UnsupportedMethodError:
+        return False
+    return True
 
 
 def _fit_of(model: Model) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayesrec.jit import compiled
+from bayesrec.jit import compiled, reordered
 
 __all__ = [
     "accumulate",
@@ -22,9 +22,10 @@ __all__ = [
     "room",
     "second_moments",
     "solve_rows",
+    "sum_moments",
 ]
 
-CACHED = 2**17  # numbers: 1 MiB
+CACHED = 2**20  # numbers: 8 MiB, which a cache that cores share has room for
 LINE = 8  # numbers: rows begin at multiples of it
 
 
@@ -137,7 +138,7 @@ def moments_of(mean, cov, out):
         _write(mean[r], cov[r], out[r])
 
 
-@compiled
+@reordered
 def normal_of(a, linear, inverse, cov, mean):
     """Covariance and mean of a normal with precision ``a``, upper triangle, and this linear term; ``a`` is overwritten.
 
@@ -155,13 +156,14 @@ def normal_of(a, linear, inverse, cov, mean):
         half += np.log(root)
         for j in range(i, size):
             a[i, j] /= root
-    for j in range(size):  # V = U^-1, cov = V V'
-        inverse[j, j] = 1.0 / a[j, j]
-        for i in range(j - 1, -1, -1):
-            total = 0.0
-            for k in range(i + 1, j + 1):
-                total += a[i, k] * inverse[k, j]
-            inverse[i, j] = -total / a[i, i]
+    for i in range(size - 1, -1, -1):  # V = U^-1 by rows, cov = V V'
+        for j in range(i, size):
+            inverse[i, j] = 0.0
+        inverse[i, i] = 1.0 / a[i, i]
+        for k in range(i + 1, size):
+            share = a[i, k] * inverse[i, i]
+            for j in range(k, size):
+                inverse[i, j] -= share * inverse[k, j]
     for i in range(size):
         for j in range(i, size):
             total = 0.0
@@ -220,6 +222,18 @@ def expected_errors(sums, per, moments, size, out, first, last):
                 both = row[place(i, j, size)] * own[place(min(a, b), max(a, b), size)]
                 total += both if i == j else 2.0 * both
         out[r] = total
+
+
+@compiled
+def sum_moments(moments, group, active, edges, out):
+    """Sums (part, group, room) of the moments of active rows, by parts of the rows that ``edges`` divides."""
+    for part in range(len(edges) - 1):
+        out[part] = 0.0
+        for r in range(edges[part], edges[part + 1]):
+            if active[r]:
+                total, own = out[part, group[r]], moments[r]
+                for k in range(len(own)):
+                    total[k] += own[k]
 
 
 def second_moments(moments: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 from bayesrec.blocks import State
 from bayesrec.conjugate import Table
 from bayesrec.errors import SamplingError
-from bayesrec.inference.vmp_rows import accumulate, moments_of, room, second_moments, solve_rows
+from bayesrec.inference.vmp_rows import accumulate, moments_of, room, second_moments, solve_rows, sum_moments
 from bayesrec.inference.vmp_scales import Covariance, Scale, normal_bound
 from bayesrec.models import priors
 from bayesrec.workers import Workers
@@ -16,6 +16,8 @@ __all__ = ["ItemPopulations", "Rows", "UserPopulation"]
 
 ROW = 80  # ratings whose cost is that of a row's own work
 LOG_2PI = float(np.log(2.0 * np.pi))
+PARTS = 64  # sums over rows are added up by parts, whatever the threads
+TOGETHER = 4096  # rows whose covariances are factored at once
 
 
 class Rows:
@@ -66,6 +68,18 @@ class Rows:
         n = self.active.sum() * self.size
         return float(0.5 * (self.log_det[self.active].sum() + n * (1.0 + LOG_2PI)))
 
+    def totals(self, group: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Means (n, R) and second moments (n, R, R), summed over the informed rows of each of ``n`` groups."""
+        edges = np.linspace(0, len(self.active), PARTS + 1).astype(int)
+        out = np.empty((PARTS, n, self.moments.shape[1]))
+
+        def run(first: int, last: int) -> int:
+            sum_moments(self.moments, group, self.active, edges[first : last + 1], out[first:last])
+            return 0
+
+        self.workers.share(run, edges, 0)
+        return second_moments(out.sum(0), self.size)
+
     def normals(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Means (n, R) and covariances (n, R, R) of some rows."""
         mean, second = second_moments(self.moments[rows], self.size)
@@ -75,8 +89,11 @@ class Rows:
         """Vectors (row, R) of the rows that ratings inform; zeros elsewhere."""
         rows = np.flatnonzero(self.active)
         if self._root is None:
-            mean, cov = self.normals(rows)
-            self._root = mean, np.linalg.cholesky(cov)
+            self._root = np.empty((len(rows), self.size)), np.empty((len(rows), self.size, self.size))
+            for first in range(0, len(rows), TOGETHER):
+                part = slice(first, first + TOGETHER)
+                self._root[0][part], cov = self.normals(rows[part])
+                self._root[1][part] = np.linalg.cholesky(cov)
         mean, lower = self._root
         out = np.zeros((len(self.active), self.size))
         out[rows] = mean + (lower @ rng.standard_normal((*mean.shape, 1)))[..., 0]
@@ -88,8 +105,7 @@ class ItemPopulations:
 
     def __init__(self, table: Table, rank: int, state: State):
         self.domain = table.item_domain
-        rated = table.rated
-        self.members = [np.flatnonzero(rated & (self.domain == d)) for d in range(table.n_domains)]
+        self.n = np.bincount(self.domain[table.rated], minlength=table.n_domains)
         self.prior_precision = priors.mean_scale(rank) ** -2.0
         self.mean, self.var = state["item_mean"].copy(), np.zeros_like(state["item_mean"])
         self.scales = [Scale(priors.item_scale(rank), s**-2.0) for s in state["item_scale"]]
@@ -100,12 +116,11 @@ class ItemPopulations:
         precision = np.stack([scale.precision for scale in self.scales])
         return np.stack([np.diag(p) for p in precision]), precision * self.mean
 
-    def update(self, moments: np.ndarray) -> None:
+    def update(self, items: Rows) -> None:
         """Meet the moments of the items."""
-        size = self.mean.shape[1]
-        for d, codes in enumerate(self.members):
-            mean, second = second_moments(moments[codes], size)
-            n, total, squares = len(codes), mean.sum(0), np.einsum("nii->i", second)
+        totals, second = items.totals(self.domain, len(self.n))
+        for d, (n, total) in enumerate(zip(self.n, totals, strict=True)):
+            squares = np.diag(second[d])
             for _ in range(2):
                 precision = n * self.scales[d].precision + self.prior_precision
                 self.var[d], self.mean[d] = 1.0 / precision, self.scales[d].precision * total / precision
@@ -116,8 +131,7 @@ class ItemPopulations:
         """Expected log prior of the items, and all of the populations."""
         out = 0.0
         for d, scale in enumerate(self.scales):
-            n = len(self.members[d])
-            out += 0.5 * (n * (scale.log_precision - LOG_2PI) - scale.precision * self.squares[d]).sum()
+            out += 0.5 * (self.n[d] * (scale.log_precision - LOG_2PI) - scale.precision * self.squares[d]).sum()
             out += scale.bound() + normal_bound(self.mean[d], np.diag(self.var[d]), self.prior_precision)
         return float(out)
 
@@ -131,7 +145,7 @@ class UserPopulation:
     """Mean and covariance of the users."""
 
     def __init__(self, active: np.ndarray, rank: int, state: State):
-        self.active, self.n = active, int(active.sum())
+        self.n = int(active.sum())
         self.prior_precision = priors.mean_scale(rank) ** -2.0
         self.mean, self.cov = state["user_mean"].copy(), np.zeros_like(state["user_cov"])
         self.spread = Covariance(priors.user_scale(rank), np.linalg.inv(state["user_cov"]))
@@ -141,10 +155,9 @@ class UserPopulation:
         """Expected prior precision (1, R, R) and linear term (1, R) of a user."""
         return self.spread.precision[None], (self.spread.precision @ self.mean)[None]
 
-    def update(self, moments: np.ndarray) -> None:
+    def update(self, users: Rows) -> None:
         """Meet the moments of the users."""
-        mean, second = second_moments(moments[self.active], len(self.mean))
-        total, squares = mean.sum(0), second.sum(0)
+        (total,), (squares,) = users.totals(np.zeros(len(users.active), dtype=np.int64), 1)
         for _ in range(2):
             self.cov = np.linalg.inv(self.n * self.spread.precision + np.diag(self.prior_precision))
             self.mean = self.cov @ (self.spread.precision @ total)

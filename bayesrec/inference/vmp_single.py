@@ -23,6 +23,8 @@ class SingleFit:
     populations, where every part of it is at hand.
     """
 
+    carried = ("items", "populations", "population", "noise")  # what a pass reads before it writes it
+
     def __init__(self, model: Any, table: Table, state: State):
         self.table, rank = table, model.rank
         self.rated, active = table.rated, table.count.sum(0) > 0
@@ -42,7 +44,7 @@ class SingleFit:
         users.gather(table.user_item, table.user_value, self.whole, self.items.moments)
         users.solve(np.ascontiguousarray(self.noise.weight().T), *self.population.natural(), self.alike)
         self.noise.update(self._errors())
-        self.population.update(users.moments)
+        self.population.update(users)
         self.elbo = self._bound()
         self._items()
 
@@ -51,7 +53,7 @@ class SingleFit:
         weight = conjugate.at_cells(self.noise.weight(), table.item_cell, table.workers)
         items.gather(self.index, table.item_value, weight, self.users.moments)
         items.solve(np.ones((table.n_items, 1)), *self.populations.natural(), table.item_domain)
-        self.populations.update(items.moments)
+        self.populations.update(items)
 
     def _errors(self) -> np.ndarray:
         """Expected squared errors (domain, user), given the sums of the users."""

@@ -43,6 +43,7 @@ class TransferFit:
         self.maps = Maps(model, state, self.n_sources)
         self.bias = Scale(np.full(self.n_sources, SOURCE_BIAS_SCALE), state["source_bias_scale"] ** -2.0)
         self.gated = bool(model.gate)
+        self.carried = ("items", "populations", "maps", "bias", "noise", *(("gates",) if self.gated else ()))
         if self.gated:  # off, on
             self.gates = np.tile(np.asarray(model.gate_prior, float), (self.n_sources, 1))
         self.noise = Noise(table, state, model.likelihood.user_noise)
@@ -120,7 +121,7 @@ class TransferFit:
         weight = conjugate.at_cells(self.noise.weight(), table.item_cell, table.workers)
         items.gather(self.index, table.item_value, weight, self.moments)
         items.solve(np.ones((table.n_items, 1)), *self.populations.natural(), table.item_domain)
-        self.populations.update(items.moments)
+        self.populations.update(items)
 
     def _errors(self) -> np.ndarray:
         table, n_domains = self.table, self.table.n_domains

@@ -16,7 +16,7 @@ from bayesrec.blocks import Block, State, remembered
 from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
 from bayesrec.data.features import described, matrices
-from bayesrec.errors import DataError
+from bayesrec.errors import DataError, UnsupportedMethodError
 from bayesrec.likelihoods import ByDomain, Fitted, Gaussian, Latents, Likelihood, Units
 
 __all__ = ["Batch", "Informants", "Model", "Population", "Schema"]
@@ -348,6 +348,14 @@ class Model(ABC):
     @abstractmethod
     def prior_precision(self, state: State, table: Table) -> Informants:
         """Who informs each user's target factors, for one draw."""
+
+    def source_precision(self, state: State, table: Table) -> np.ndarray:
+        """The part of each source in ``prior_precision(...).source``, (source, component, user, R, R)."""
+        if table.n_domains > 2:
+            raise UnsupportedMethodError(
+                f"{type(self).__name__} does not say what each of several sources adds; leave by_source out."
+            )
+        return self.prior_precision(state, table).source[None][: table.n_domains - 1]
 
     def identified(self, latents: Latents) -> dict[str, Any]:
         """Quantities on which R-hat and ESS mean something (they do not on factors, which rotate)."""

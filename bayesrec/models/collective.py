@@ -55,3 +55,7 @@ class CollectiveMF(SingleVector):
             mean=(mean + moved)[None],
             relevance=np.full((table.n_domains - 1, table.n_users), np.nan),
         )
+
+    def source_precision(self, state: State, table: Table) -> np.ndarray:
+        """The precision of the user's ratings in each source, (source, 1, user, R, R): here what sources add is a sum."""
+        return self.told(state, table)[0][:, :-1].swapaxes(0, 1)[:, None]

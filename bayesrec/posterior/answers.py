@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from scipy.special import logsumexp
 
 from bayesrec.errors import DataError
-from bayesrec.likelihoods.predicted import Levels
+from bayesrec.likelihoods.predicted import Levels, Predicted
 from bayesrec.models.base import Batch
 from bayesrec.posterior import predictive
 
@@ -54,8 +55,10 @@ def predict_proba(posterior: Posterior, frame: Any) -> Any:
     return batch.answer({f"p_{level:g}": out[:, k] for k, level in enumerate(levels)})
 
 
-def scores(posterior: Posterior, frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log predictive densities by chain, and of the rows of a user together."""
+def scores(
+    posterior: Posterior, frame: Any, look: Callable[[slice, Predicted], None] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log predictive densities by chain, and of the rows of a user together; ``look`` sees all laws on the way."""
     posterior.require_draws("log_score")
     batch = posterior.data.encode(frame, need_value=True)
     value = np.asarray(batch.value)
@@ -63,6 +66,8 @@ def scores(posterior: Posterior, frame: Any) -> tuple[np.ndarray, np.ndarray, np
     total = np.zeros((len(ids), posterior.n_chains * posterior.n_draws))
     by_chain = np.empty((posterior.n_chains, len(batch)))
     for rows, law in posterior.laws(batch):
+        if look is not None:
+            look(rows, law)
         density = law.log_density(value[rows])
         known = batch.user[rows] >= 0
         np.add.at(total, user[rows][known], density[known])

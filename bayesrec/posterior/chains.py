@@ -1,4 +1,4 @@
-"""The local updates of models with one vector a user, compiled as a whole. Internal.
+"""The local updates of models with normal ratings, compiled as a whole. Internal.
 
 What :mod:`bayesrec.posterior.fold` does with the blocks of any model, a call from Python for each update of each draw, is here
 one loop over draws: somebody who has just arrived has a few ratings, and the calls would take longer than the work.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,10 @@ from bayesrec.errors import SamplingError
 from bayesrec.jit import compiled
 from bayesrec.likelihoods import Gaussian
 from bayesrec.likelihoods.noise import BOUND
-from bayesrec.models import PMF, CollectiveMF
+from bayesrec.models import PMF, CollectiveMF, TransferMF
 from bayesrec.models.base import Model
 from bayesrec.slices import noise_slices
+from bayesrec.streams import start, uniform
 
 __all__ = ["chains", "covers"]
 
@@ -28,16 +30,29 @@ SHARED = 1000  # users for whom a thread is worth starting
 
 def covers(model: Model) -> bool:
     """Whether the local updates of this model are the ones compiled here."""
-    return type(model) in (PMF, CollectiveMF) and type(model.likelihood) is Gaussian and not model.features
+    if type(model.likelihood) is not Gaussian or model.features:
+        return False
+    if type(model) is TransferMF:
+        return model.link == "users" and model.source is None and model.power == 1.0
+    return type(model) in (PMF, CollectiveMF)
 
 
 def chains(
-    table: Table, held: dict[str, np.ndarray], user_noise: bool, warm: int, sweeps: int, rngs: list[np.random.Generator]
+    model: Model,
+    table: Table,
+    held: dict[str, np.ndarray],
+    user_noise: bool,
+    warm: int,
+    sweeps: int,
+    rngs: list[np.random.Generator],
 ) -> dict[str, np.ndarray]:
     """Draws (chain, draw, *event) of the sites of all users of a table, given the other sites (chain, draw, *event)."""
     n_chains, n_draws, _, size = held["item_vector"].shape
     n_users, n_domains = table.n_users, table.n_domains
+    transfer, n_sources = isinstance(model, TransferMF), n_domains - 1
     out = {"user_vector": np.empty((n_chains, n_draws, n_users, size), dtype=np.float32)}
+    if transfer:
+        out["source_vector"] = np.empty((n_chains, n_draws, n_sources, n_users, size), dtype=np.float32)
     if user_noise:
         out["user_level"] = np.empty((n_chains, n_draws, n_users), dtype=np.float32)
         out["user_log_precision"] = np.empty((n_chains, n_draws, n_domains, n_users), dtype=np.float32)
@@ -49,15 +64,27 @@ def chains(
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n_threads = min(allowed, 1 + n_users // SHARED)
     edges = np.linspace(0, n_users, n_threads + 1).astype(int).tolist()
+    width = 5 + 2 * n_domains + (2 * n_sources + 2 if transfer else 0)
     for chain, rng in enumerate(rngs):
-        keys = rng.integers(2**64, size=(warm + sweeps * (n_draws - 1), 5 + 2 * n_domains), dtype=np.uint64)
+        keys = rng.integers(2**64, size=(warm + sweeps * (n_draws - 1), width), dtype=np.uint64)
         scales = (
             [held[name][chain] for name in ("level_between", "level_within")] if user_noise else [np.ones(n_draws)] * 2
         )
         levels = out["user_level"][chain] if user_noise else none[:, 0]
         logs = out["user_log_precision"][chain] if user_noise else none
 
-        def run(first: int, last: int, chain=chain, keys=keys, scales=scales, levels=levels, logs=logs) -> int:
+        prior = _transfer_prior(model, held, chain, n_sources) if isinstance(model, TransferMF) else ()
+
+        def run(
+            first: int, last: int, chain=chain, keys=keys, scales=scales, levels=levels, logs=logs, prior=prior
+        ) -> int:
+            if transfer:
+                failed = _transfer_chain(
+                    table.user_ptr, index, table.user_value, count, held["item_vector"][chain], *prior, held["noise"][chain],
+                    *scales, keys, warm, sweeps, BOUND, user_noise, out["user_vector"][chain], out["source_vector"][chain],
+                    levels, logs, first, last,
+                )  # fmt: skip
+                return int(failed)
             failed = _chain(
                 table.user_ptr, pointers, index, table.user_value, count, held["item_vector"][chain], precision[chain],
                 linear[chain], held["noise"][chain], *scales, keys, warm, sweeps, BOUND, user_noise,
@@ -75,6 +102,17 @@ def chains(
     return out
 
 
+def _transfer_prior(model: TransferMF, held: dict[str, np.ndarray], chain: int, n_sources: int) -> tuple[Any, ...]:
+    """What TransferMF says of users in each draw: scales of S0, mean, covariance, maps, chances that gates are off."""
+    n_draws = held["item_vector"].shape[1]
+    scale = np.ones((n_draws, n_sources, model.rank + 1))
+    scale[:, :, 0] = held["source_bias_scale"][chain]
+    one = ({name: x[chain, draw] for name, x in held.items() if name == "map"} for draw in range(n_draws))
+    maps = np.stack([model.state_maps(state, n_sources) for state in one])
+    off = held["gate"][chain] if model.gate else np.zeros((n_draws, n_sources))
+    return scale, held["user_mean"][chain], held["user_cov"][chain], np.ascontiguousarray(maps), off, model.gate
+
+
 @compiled
 def _squares(cells, index, value, items, vector, noise, out, first, last):
     """Sums of squared residuals (domain, user) in units of the domain's noise."""
@@ -89,6 +127,38 @@ def _squares(cells, index, value, items, vector, noise, out, first, last):
                     e -= vector[u, k] * item[k]
                 total += e * e
             out[d, u] = total / noise[d] ** 2
+
+
+@compiled
+def _levels(x, level, squares, count, between, within, bound, key, room, first, last):
+    """A sweep over the noise levels of users first..last, as `NoisyResponse.blocks` has it; returns how many updates failed."""
+    moved, shift, zeros, no_shift, one, leaf = room
+    n_domains, bad = len(x), 0
+    shift[:, first:last] = x[:, first:last] - level[first:last]
+    kernels.normals(key[1], one, first, last)
+    bad += noise_slices(level, zeros, between, count, squares, shift, bound, one, key[2], moved, first, last)
+    level[first:last] = moved[first:last]
+    for d in range(n_domains):
+        x[d, first:last] = level[first:last] + shift[d, first:last]
+        kernels.normals(key[5 + 2 * d], one, first, last)
+        bad += noise_slices(
+            x[d], level, within, count[d : d + 1], squares[d : d + 1], no_shift, bound, one, key[6 + 2 * d], moved, first,
+            last,
+        )  # fmt: skip
+        x[d, first:last] = moved[first:last]
+    kernels.normals(key[3], one, first, last)
+    kernels.normals(key[4], leaf, first, last)
+    for u in range(first, last):
+        total, total_precision = 0.0, 1.0 / between**2
+        for d in range(n_domains):
+            if count[d, u] > 0:
+                total += x[d, u] / within**2
+                total_precision += 1.0 / within**2
+        level[u] = total / total_precision + one[u, 0] / np.sqrt(total_precision)
+        for d in range(n_domains):
+            if count[d, u] == 0:
+                x[d, u] = level[u] + within * leaf[u, d]
+    return bad
 
 
 @compiled
@@ -122,31 +192,81 @@ def _chain(
             if not user_noise:
                 continue
             _squares(cells, index, value, items[s], vector, noise[s], squares, first, last)
-            shift[:, first:last] = x[:, first:last] - level[first:last]
-            kernels.normals(key[1], one, first, last)
-            bad += noise_slices(level, zeros, between[s], count, squares, shift, bound, one, key[2], moved, first, last)
-            level[first:last] = moved[first:last]
-            for d in range(n_domains):
-                x[d, first:last] = level[first:last] + shift[d, first:last]
-                kernels.normals(key[5 + 2 * d], one, first, last)
-                bad += noise_slices(
-                    x[d], level, within[s], count[d : d + 1], squares[d : d + 1], no_shift, bound, one,
-                    key[6 + 2 * d], moved, first, last,
-                )  # fmt: skip
-                x[d, first:last] = moved[first:last]
-            kernels.normals(key[3], one, first, last)
-            kernels.normals(key[4], leaf, first, last)
-            for u in range(first, last):
-                total, total_precision = 0.0, 1.0 / between[s] ** 2
-                for d in range(n_domains):
-                    if count[d, u] > 0:
-                        total += x[d, u] / within[s] ** 2
-                        total_precision += 1.0 / within[s] ** 2
-                level[u] = total / total_precision + one[u, 0] / np.sqrt(total_precision)
-                for d in range(n_domains):
-                    if count[d, u] == 0:
-                        x[d, u] = level[u] + within[s] * leaf[u, d]
+            bad += _levels(
+                x, level, squares, count, between[s], within[s], bound, key, (moved, shift, zeros, no_shift, one, leaf), first,
+                last,
+            )  # fmt: skip
         vectors[s, first:last] = vector[first:last]
+        if user_noise:
+            levels[s, first:last] = level[first:last]
+            logs[s, :, first:last] = x[:, first:last]
+    return bad
+
+
+@compiled
+def _transfer_chain(
+    cells, index, value, count, items, scale, mean, cov, maps, off, gated, noise, between, within, keys, warm, sweeps, bound,
+    user_noise, vectors, sources, levels, logs, first, last,
+):  # fmt: skip
+    """One chain of the users first..last of TransferMF; returns how many updates failed."""
+    n_draws, n_domains, n_users, size = items.shape[0], noise.shape[1], count.shape[1], items.shape[2]
+    n_sources, n_normals, base = n_domains - 1, 2 * n_domains - 1, 5 + 2 * n_domains
+    x, level, moved = np.zeros((n_domains, n_users)), np.zeros(n_users), np.zeros(n_users)
+    shift, squares = np.zeros((n_domains, n_users)), np.zeros((n_domains, n_users))
+    room = (
+        moved,
+        shift,
+        np.zeros(n_users),
+        np.zeros((1, n_users)),
+        np.zeros((n_users, 1)),
+        np.zeros((n_users, n_domains)),
+    )
+    theta, phi, used = (
+        np.zeros((n_users, size)),
+        np.zeros((n_sources, n_users, size)),
+        np.zeros((n_sources, n_users, size)),
+    )
+    normal, uniforms = np.zeros((n_normals, n_users, size)), np.zeros((n_sources, n_users))
+    gate, log_odds = np.ones((n_sources, n_users), dtype=np.bool_), np.zeros((n_sources, n_users))
+    weight, present = np.zeros(len(value)), count > 0
+    given, given_linear = np.empty((0, n_users, size, size)), np.empty((0, n_users, size))
+    common, common_linear = np.empty((0, size, size)), np.empty((0, size))
+    bad, step = 0, 0
+    for s in range(n_draws):
+        for _ in range(sweeps if s else warm):
+            key = keys[step]
+            step += 1
+            for u in range(first, last):
+                for d in range(n_domains):
+                    w = np.exp(bound * np.tanh(x[d, u] / bound)) / noise[s, d] ** 2
+                    for t in range(cells[u * n_domains + d], cells[u * n_domains + d + 1]):
+                        weight[t] = w
+            for k in range(n_normals):
+                kernels.normals(key[base + k], normal[k], first, last)
+            for u in range(first, last):
+                stream = start(key[base + n_normals], u)
+                for k in range(n_sources):
+                    uniforms[k, u] = uniform(stream, k)
+            bad += kernels.transfer_rows(
+                cells, index, value, weight, items[s], scale[s], mean[s], cov[s], maps[s], off[s], gated, present, given,
+                given_linear, common, common_linear, normal, uniforms, theta, phi, used, gate, log_odds, first, last,
+            )[0]  # fmt: skip
+            if not user_noise:
+                continue
+            for d in range(n_domains):
+                mine = theta if d == n_sources else phi[d]
+                for u in range(first, last):
+                    total = 0.0
+                    for t in range(cells[u * n_domains + d], cells[u * n_domains + d + 1]):
+                        item = items[s, index[t]]
+                        e = value[t] - mine[u, 0] - item[0]
+                        for k in range(1, size):
+                            e -= mine[u, k] * item[k]
+                        total += e * e
+                    squares[d, u] = total / noise[s, d] ** 2
+            bad += _levels(x, level, squares, count, between[s], within[s], bound, key, room, first, last)
+        vectors[s, first:last] = theta[first:last]
+        sources[s, :, first:last] = phi[:, first:last]
         if user_noise:
             levels[s, first:last] = level[first:last]
             logs[s, :, first:last] = x[:, first:last]

@@ -1,9 +1,9 @@
 """Taking new ratings into a posterior without refitting. Internal.
 
-Items and hyperparameters stay as they are in each draw, and the latents of single users are drawn given them and the
-users' rows: a cut posterior. With one noise for all users a single pass of the local blocks is an independent exact draw. With
-a noise level a user, or with latent responses, the local blocks are a small Gibbs sampler of their own, which is carried
-from draw to draw.
+For users items and hyperparameters stay as they are in each draw, and the latents of single users are drawn given them and
+the users' rows: a cut posterior. With one noise for all users a single pass of the local blocks is an independent exact draw.
+With a noise level a user, or with latent responses, the local blocks are a small Gibbs sampler of their own, which is carried
+from draw to draw. New items: :mod:`bayesrec.posterior.fold_items`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from bayesrec.data.features import Features, newcomers
 from bayesrec.data.ids import shown
 from bayesrec.data.seeds import checked_seed
 from bayesrec.errors import DataError, DataWarning
+from bayesrec.posterior import fold_items
 from bayesrec.posterior.chains import chains, covers
 
 if TYPE_CHECKING:
@@ -34,19 +35,110 @@ __all__ = ["fold_in", "update"]
 WARM, SWEEPS = 20, 3  # sweeps of the local blocks before a chain's first draw, and between draws
 
 
-def fold_in(posterior: Posterior, frame: Any, seed: int, features: Any, alone: bool, power: float) -> Posterior:
-    """Take in new users; see :meth:`Posterior.fold_in`."""
+def fold_in(
+    posterior: Posterior, frame: Any, seed: int, side: Any, tables: tuple[Any, Any], alone: bool, power: float
+) -> Posterior:
+    """Take in new users, new items or both; see :meth:`Posterior.fold_in`."""
     seed, power = checked_seed(seed), _checked_power(posterior, power)
-    batch = posterior.data.encode(frame, need_value=True)
-    known, who = np.flatnonzero(batch.user >= 0), posterior.data.columns.sides[0]
-    if known.size:
-        raise DataError(
-            f"{who} {shown(batch.user_id[known[0]])} was in the fit already (row {known[0]}); fold_in takes new {who}s only. "
-            f"Refit, or use update, to learn from new ratings of known {who}s."
-        )
-    if not len(batch):
+    (who, other), side = posterior.data.columns.sides, _checked_side(posterior, side, alone)
+    features = _by_side(side, *tables)
+    given, more = features[who], features[other]
+    empty = frame is None and side != who and more is not None
+    batch = posterior.data.encode(_no_rows(posterior) if empty else frame, need_value=True)
+    old, known = batch.user >= 0, batch.item >= 0
+    wrong = {who: old, other: known, "both": old & known}[side]
+    if wrong.any():
+        raise DataError(_known(posterior, batch, int(np.argmax(wrong)), side))
+    if not len(batch) and (side == who or more is None):
         raise DataError("fold_in got an empty frame.")
-    return _extended(posterior, batch, seed, features, alone, power)
+    if side == who:
+        return _extended(posterior, batch, seed, given, alone, power)
+    posterior = _with_items(posterior, batch, seed, more, power, side == "both")
+    if side == "both" and (~old).any():
+        batch = _subset(batch, ~old)
+        batch = replace(batch, item=posterior.data.items.encode(batch.item_id, batch.domain))
+        posterior = _extended(posterior, batch, seed, given, False, power)
+    return posterior
+
+
+def _checked_side(posterior: Posterior, side: Any, alone: bool) -> str:
+    who = posterior.data.columns.sides[0]
+    side = who if side is None else side
+    if side not in ("user", "item", "both"):
+        raise DataError(f"side must be 'user', 'item' or 'both', not {side!r}")
+    if alone and side != who:
+        raise DataError(f"alone=True is for new {who}s, who stand by themselves; with side={side!r} leave it out.")
+    return str(side)
+
+
+def _by_side(side: str, users: Any, items: Any) -> dict[str, Any]:
+    """Feature tables of new users and new items, as the caller calls them."""
+    if side == "user" and items is not None:
+        raise DataError("item_features=... are those of new items; give them with side='item' or side='both'")
+    if side == "item" and users is not None:
+        if items is not None:
+            raise DataError("side='item' takes new items alone: give their features once, as item_features=...")
+        users, items = None, users
+    return {"user": users, "item": items}
+
+
+def _no_rows(posterior: Posterior) -> pd.DataFrame:
+    columns = posterior.data.columns
+    names = (columns.user, columns.item, columns.value)
+    return pd.DataFrame({name: np.empty(0, dtype=np.int64) for name in names if name is not None})
+
+
+def _known(posterior: Posterior, batch: Batch, row: int, side: str) -> str:
+    """Why a row cannot be folded in."""
+    who, other = posterior.data.columns.sides
+    if side == "both":
+        return (
+            f"{who} {shown(batch.user_id[row])} and {other} {shown(batch.item_id[row])} were both in the fit already (row {row});"
+            " fold_in takes rows of those who are new. Refit, or use update, to learn from other rows."
+        )
+    ids = batch.user_id if side == who else batch.item_id
+    cure = (
+        f"Refit, or use update, to learn from new ratings of known {who}s."
+        if side == who
+        else (
+            f"Refit to learn from new ratings of known {other}s, or use update to learn from them about their {who}s."
+        )
+    )
+    return f"{side} {shown(ids[row])} was in the fit already (row {row}); fold_in takes new {side}s only. {cure}"
+
+
+def _with_items(posterior: Posterior, batch: Batch, seed: int, features: Any, power: float, both: bool) -> Posterior:
+    """Draw new items given the rows of known users."""
+    model, who = posterior.model, posterior.data.columns.sides[0]
+    unknown, new = batch.user < 0, batch.item < 0
+    if not both and unknown.any():
+        row = int(np.argmax(unknown))
+        if unknown.all():
+            raise DataError(
+                f"no row is by a {who} of the fit (row 0: {shown(batch.user_id[0])}): nothing is known of who rated. side='both' "
+                f"takes in new {who}s as well."
+            )
+        warnings.warn(
+            f"{int(unknown.sum())} of {len(batch)} rows are by {who}s who were not in the fit (the first: "
+            f"{shown(batch.user_id[row])}) and are left out.",
+            DataWarning,
+            stacklevel=4,
+        )
+    ids, domain = batch.item_id[new], batch.domain[new]
+    if model.features and features is not None:
+        silent = fold_items.described_ids(posterior, features)
+        ids, domain = ids.append(silent), np.append(domain, np.full(len(silent), posterior.schema.n_domains - 1))
+    if not len(ids):
+        return posterior
+    told = _subset(batch, new & ~unknown)
+
+    def rows(data: Interactions) -> Interactions:
+        return _new_rows(data, replace(told, item=data.items.encode(told.item_id, told.domain)))
+
+    weight = model.exponents(posterior.schema.n_domains)
+    if power < 1.0:
+        weight = power * (np.ones(posterior.schema.n_domains) if weight is None else weight)
+    return fold_items.extended(posterior, ids, domain, rows, seed, features, (WARM, SWEEPS), weight)
 
 
 def _checked_power(posterior: Posterior, power: Any) -> float:
@@ -227,7 +319,7 @@ def _draw(posterior: Posterior, given: tuple[Table, np.ndarray], seed: list[int]
     rngs = [np.random.default_rng([*seed, chain]) for chain in range(posterior.n_chains)]
     sweeps = (1, 1) if len(local) == 1 else (WARM, SWEEPS)
     if covers(model) and table.weight is None:
-        return chains(table, held, len(local) > 1, *sweeps, rngs)
+        return chains(model, table, held, len(local) > 1, *sweeps, rngs)
     return _by_blocks(model, table, held, local, sweeps, rngs)
 
 

@@ -1,26 +1,27 @@
 """Draws of the expected ratings of many users for many items. Internal.
 
-The score of a user and an item is a product of two short vectors in every draw. It is written in vectors of LLVM, one multiply
-and one add a component, in the order of `Model.score`: unlike in BLAS a number does not depend on who stands beside it.
+The score of a user and an item is a product of two short vectors in every draw, see :mod:`bayesrec.posterior.score_tile`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from bayesrec.jit import compiled
 from bayesrec.likelihoods import Gaussian
 from bayesrec.models.base import Batch
+from bayesrec.posterior import topn
+from bayesrec.posterior.score_tile import LANES, TALL, WIDE, address, score_tile
 
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
+
+Rule = Any  # bayesrec.rules.Rule, which stands above
 
 __all__ = ["ExpectedRatings"]
 
@@ -28,71 +29,8 @@ FLOATS = 2**25  # of draws that are held at once
 TURNED = 2**28  # floats of items up to which they are turned for vectors
 FEW = 8  # users below whom turning the items costs more than it brings
 BLOCK = 64  # users that share a pass over the items
-LANES, WIDE, TALL, STRIP = 16, 2, 4, 512
-F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-VECTOR, POINTER = ir.VectorType(F32, LANES), types.CPointer(types.float32)
-
-
-def _address(typingctx, array):
-    def codegen(context, builder, signature, args):
-        return context.make_array(signature.args[0])(context, builder, args[0]).data
-
-    return POINTER(array), codegen
-
-
-def _tile(typingctx, users, stride, items, n_items, size, scale, center, out, out_stride):
-    whole, real = types.int64, types.float32
-    signature = types.void(POINTER, whole, POINTER, whole, whole, real, real, POINTER, whole)
-
-    def codegen(context, builder, signature, args):
-        users, stride, items, n_items, size, scale, center, out, out_stride = args
-        unset, first = ir.Constant(VECTOR, ir.Undefined), ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
-
-        def at(pointer, *places):
-            for place in places:
-                pointer = builder.gep(pointer, [place if not isinstance(place, int) else ir.Constant(I64, place)])
-            return pointer
-
-        def splat(number):
-            return builder.shuffle_vector(builder.insert_element(unset, number, ir.Constant(I32, 0)), unset, first)
-
-        def vectors(row):
-            for b in range(WIDE):
-                value = builder.load(builder.bitcast(at(row, b * LANES), VECTOR.as_pointer()))
-                value.align = 4
-                yield value
-
-        lines = [at(users, builder.mul(stride, ir.Constant(I64, a))) for a in range(TALL)]
-        bias = list(vectors(items))
-        start = [builder.fadd(splat(builder.load(line)), c) for line in lines for c in bias]
-        entry = builder.block
-        loop, done = (builder.append_basic_block(name) for name in ("loop", "done"))
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k, sums = builder.phi(I64), [builder.phi(VECTOR) for _ in start]
-        right = list(vectors(at(items, builder.mul(k, n_items))))
-        left = [splat(builder.load(at(line, k))) for line in lines]
-        products = [builder.fmul(p, q) for p in left for q in right]
-        new = [builder.fadd(total, product) for total, product in zip(sums, products, strict=True)]
-        following = builder.add(k, ir.Constant(I64, 1))
-        for phi, before, after in zip([k, *sums], [ir.Constant(I64, 1), *start], [following, *new], strict=True):
-            phi.add_incoming(before, entry)
-            phi.add_incoming(after, loop)
-        builder.cbranch(builder.icmp_signed("<", following, size), loop, done)
-        builder.position_at_end(done)
-        factor, shift = splat(scale), splat(center)
-        for place, total in enumerate(new):
-            a, b = divmod(place, WIDE)
-            pointer = at(out, builder.mul(out_stride, ir.Constant(I64, a)), b * LANES)
-            value = builder.fadd(builder.fmul(total, factor), shift)
-            builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer())).align = 4
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-_at: Any = intrinsic(_address)
-_score_tile: Any = intrinsic(_tile)
+QUICK = 256  # the same where no draws are held
+STRIP = 512  # items of a pass
 
 
 @compiled
@@ -104,9 +42,9 @@ def _many(users, items, scale, center, out):
         for strip in range(0, n_items, STRIP):
             for u in range(0, n_users, TALL):
                 for i in range(strip, min(strip + STRIP, n_items), LANES * WIDE):
-                    _score_tile(
-                        _at(users[s, u]), size, _at(items[s, 0, i:]), n_items, size, scale, center,
-                        _at(out[u, s, i:]), n_draws * n_items,
+                    score_tile(
+                        address(users[s, u]), size, address(items[s, 0, i:]), n_items, size, scale, center,
+                        address(out[u, s, i:]), n_draws * n_items,
                     )  # fmt: skip
 
 
@@ -142,7 +80,8 @@ class ExpectedRatings:
         self.linear = type(posterior.model.likelihood.of(-1)).expected is Gaussian.expected
         self.n_draws, size = posterior.n_chains * posterior.n_draws, posterior.model.rank + 1
         self.width = -(-len(items) // (LANES * WIDE)) * LANES * WIDE
-        self.turned = None
+        self.turned: np.ndarray | None = None
+        self.stranger: np.ndarray | None = None
         if n_users >= FEW and self.n_draws * size * self.width <= TURNED:
             self.turned = np.zeros((self.n_draws, size, self.width), dtype=np.float32)
             self.turned[:, :, : len(items)] = self._vectors(items, of_items=True).transpose(0, 2, 1)
@@ -152,9 +91,70 @@ class ExpectedRatings:
         block = max(1, FLOATS // max(1, self.n_draws * self.width)) if self.turned is not None else 1
         self.block = min(BLOCK, -(-block // TALL) * TALL) if self.turned is not None else block
 
+    def quick(self, rule: Rule) -> bool:
+        """Whether ``utilities`` knows this rule and these ratings."""
+        known = hasattr(rule, "width") or hasattr(rule, "drawn")
+        return known and self.linear and (self.turned is not None or not self.swapped)
+
+    def utilities(self, users: np.ndarray, rule: Rule, rng_of: Callable[[int], Any]) -> Iterator[np.ndarray]:
+        """What a quick rule says of each user's items (item,), in turn, without the draws of it all.
+
+        ``rng_of`` gives the generator of the user at a place. An array may be written over at the next user.
+        """
+        units = self.posterior.schema.units[-1]
+        scale, center = np.float32(units.scale), np.float32(units.center)
+        out = np.empty((QUICK, self.width), dtype=np.float32)
+        for start in range(0, len(users), QUICK):
+            part = users[start : start + QUICK]
+            place, known = np.flatnonzero(part >= 0), part[part >= 0]
+            if len(known):
+                vectors = self._vectors(known, of_items=False)
+                if hasattr(rule, "width"):
+                    found = self._moments(vectors, np.float32(rule.width), scale, center)
+                    out[place, : found.shape[1]] = found
+                else:
+                    for row, mine in zip(place.tolist(), vectors.transpose(1, 0, 2), strict=True):
+                        s = int(rule.drawn(rng_of(start + row), self.n_draws, 1)[0])  # type: ignore[attr-defined]
+                        items = self.straight[s, self.items].T if self.turned is None else self.turned[s]
+                        topn.one_draw(mine[s], np.ascontiguousarray(items), scale, center, out[row, : items.shape[1]])
+            for row, user in enumerate(part):
+                if user < 0:
+                    if self.stranger is None:
+                        self.stranger = self.posterior.expected(-1, self.items)
+                    yield rule(self.stranger[:, None, :], rng_of(start + row))[0]
+                else:
+                    yield out[row, : len(self.items)]
+
+    def _moments(self, vectors: np.ndarray, width: np.float32, scale: np.float32, center: np.float32) -> np.ndarray:
+        """Mean plus ``width`` sds (user, item) of users (draw, user, R)."""
+        given = topn.stacked(vectors) if width == 0.0 else np.ascontiguousarray(vectors.transpose(1, 0, 2))
+        if self.turned is None:
+            out = np.empty((len(given), len(self.items)), dtype=np.float32)
+            if width == 0.0:
+                bias = self.straight[:, self.items, 0].mean(0, dtype=np.float64).astype(np.float32)
+                topn.few_means(given, self.straight, self.items, bias, scale, center, out)
+            else:
+                topn.few_uppers(given, self.straight, self.items, width, scale, center, out)
+            return out
+        padded = np.zeros((-(-len(given) // TALL) * TALL, *given.shape[1:]), dtype=np.float32)
+        padded[: len(given)] = given
+        out = np.empty((len(padded), self.width), dtype=np.float32)
+        if width == 0.0:
+            topn.means(padded, self._long, scale, center, out)
+        else:
+            topn.uppers(padded, self.turned, width, scale, center, out)
+        return out[: len(given)]
+
+    @cached_property
+    def _long(self) -> np.ndarray:
+        """The turned items of all draws on one axis, behind the mean of their biases."""
+        assert self.turned is not None
+        bias = self.turned[:, 0].mean(0, dtype=np.float64).astype(np.float32)
+        return np.concatenate([bias[None], self.turned[:, 1:].reshape(-1, self.width)])
+
     def each(self, users: np.ndarray) -> Iterator[np.ndarray]:
         """Draws (draw, item) of each user (code, -1 unknown) in turn; an array may be written over at the next one."""
-        stranger, out = None, None
+        out = None
         for start in range(0, len(users), self.block):
             part = users[start : start + self.block]
             known = part[part >= 0]
@@ -163,8 +163,9 @@ class ExpectedRatings:
             place = 0
             for user in part:
                 if user < 0:
-                    stranger = self.posterior.expected(-1, self.items) if stranger is None else stranger
-                    yield stranger
+                    if self.stranger is None:
+                        self.stranger = self.posterior.expected(-1, self.items)
+                    yield self.stranger
                 else:
                     assert out is not None
                     yield out[place][:, : len(self.items)]
@@ -217,7 +218,7 @@ class ExpectedRatings:
         out, dims = {}, self.posterior.model.dims
         for name in self.posterior.draws if sites is None else sites:
             drawn = self.posterior.draws[name]
-            array = drawn.reshape(-1, *drawn.shape[2:])
+            array = drawn.reshape(self.n_draws, *drawn.shape[2:])  # -1 cannot tell where an axis has no entries
             for side, codes in (("user", users), ("item", items)):
                 if side in dims[name]:
                     array = np.take(array, codes, axis=1 + dims[name].index(side))

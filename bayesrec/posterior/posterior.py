@@ -16,14 +16,15 @@ from bayesrec.data import Interactions
 from bayesrec.errors import DataError, NotFittedError
 from bayesrec.likelihoods.predicted import Predicted
 from bayesrec.models.base import Model, Schema
-from bayesrec.posterior import answers, arviz, convergence, fold, html, predictive, store, summary
+from bayesrec.posterior import answers, arviz, convergence, html, predictive, store, summary
+from bayesrec.posterior.learning import Learning
 from bayesrec.sources import SourcePrior
 
 __all__ = ["Posterior"]
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(Learning):
     """Draws from the posterior of a model, with the data they came from. Stable.
 
     Attributes
@@ -187,8 +188,10 @@ class Posterior:
         """
         return logsumexp(self.scores(frame)[0], axis=0) - np.log(self.n_chains)
 
-    def scores(self, frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def scores(self, frame: Any, look: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Log predictive densities under each chain, and of each user's rows taken together. Internal.
+
+        ``look(rows, law)`` sees the predictive distributions of each chunk of rows on the way.
 
         Returns
         -------
@@ -200,7 +203,7 @@ class Posterior:
             Log density of all rows of a user at once. The rows of an unknown user share a vector, which is
             integrated out, domain by domain.
         """
-        return answers.scores(self, frame)
+        return answers.scores(self, frame, look)
 
     def expected(self, user: int, items: np.ndarray) -> np.ndarray:
         """Draws of the expected target rating of one user (code, -1 unknown) for items (codes): (draw, item).
@@ -221,81 +224,6 @@ class Posterior:
     def log_likelihood(self) -> np.ndarray:
         """Log density of every target row of the training data given each draw, (chain, draw, row)."""
         return answers.log_likelihood(self)
-
-    def fold_in(
-        self, frame: Any, seed: int = 0, features: Any = None, *, alone: bool = False, power: float = 1.0
-    ) -> Posterior:
-        """Take in users who were not in the fit, without refitting.
-
-        Items and hyperparameters stay as they are in each draw and the new users' latents are drawn given them and
-        the rows: a cut posterior. With one noise for all users each draw is exact; with a level a user a short Gibbs chain.
-
-        Parameters
-        ----------
-        frame : DataFrame
-            Rows of new users, in any fitted domain, such as the sources'. Those of unknown items are left out with a warning.
-        seed : int
-        features : DataFrame, optional
-            Features of the new users, as ``user_features``; needed where the fit used such features.
-        alone : bool
-            True leaves the fit's users and their rows out of the answer, for services; it cannot be saved.
-        power : float
-            In (0, 1]: power of the likelihood of the new users' cells, for ``Gaussian`` and ``Implicit`` (Bissiri, Holmes and
-            Walker 2016, Gruenwald and van Ommen 2017). Below 1 it hedges: cells may depend on each other beyond the factors.
-
-        Returns
-        -------
-        Posterior
-            Knows the old users and the new ones.
-
-        Raises
-        ------
-        DataError
-            A user who is known already; the message names the id. A power that the likelihood cannot have.
-        """
-        self.require_draws("fold_in")
-        return fold.fold_in(self, frame, seed, features, alone, power)
-
-    def update(self, frame: Any, seed: int = 0, features: Any = None) -> Posterior:
-        """Learn from new ratings of known and of new users, without refitting: streaming Bayes. Provisional.
-
-        New users are taken in as by :meth:`fold_in`. Known users are drawn anew given all their rows, those of the fit and
-        the new ones. Items and hyperparameters stay as they are in each draw, a cut posterior: refit now and then.
-
-        Parameters
-        ----------
-        frame : DataFrame
-            Rows in any fitted domain. A pair of user and item that was rated before has the new rating from now on. Rows
-            of unknown items are left out with a warning.
-        seed : int
-        features : DataFrame, optional
-            Features of the new users, as for :meth:`fold_in`.
-
-        Returns
-        -------
-        Posterior
-            With the new rows in ``data``.
-
-        Raises
-        ------
-        DataError
-            An empty frame, a missing column, a domain that was not fitted.
-        NotFittedError
-            Known users of a posterior that was saved without its ratings.
-
-        Examples
-        --------
-        >>> import bayesrec as br
-        >>> frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 10), n_ratings=(6, 4))
-        >>> data = br.Interactions.from_frame(frame, target="target", value="value")
-        >>> posterior = br.fit(br.models.PMF(rank=1), data, br.Gibbs(draws=20, warmup=10, chains=1), progress=False)
-        >>> rows = pd.DataFrame({"user": [0, 0, 77], "item": [0, 1, 2], "value": [1.0, 2.0, 1.5]})
-        >>> more = posterior.update(rows)
-        >>> more.data.n_users - posterior.data.n_users
-        1
-        """
-        self.require_draws("update")
-        return fold.update(self, frame, seed, features)
 
     def as_prior(
         self, side: str = "user", privacy: tuple[float, float, float] | None = None, seed: int | None = None

@@ -14,10 +14,11 @@ from torch import Tensor
 from bayesrec.likelihoods import Gaussian, Latents, Units
 from bayesrec.likelihoods.predicted import Predicted
 from bayesrec.models.base import Batch, Model, Population, Schema
+from bayesrec.posterior import topn
 
 __all__ = ["Compact", "compact", "components", "deviations", "rows_at_once", "together"]
 
-CHUNK_FLOATS = 2**25  # floats of gathered user vectors that a chunk of rows may take
+CHUNK_FLOATS = 2**23  # floats of gathered user vectors that a chunk of rows may take: larger ones leave the caches
 SHARED = 16  # users from the population, in each draw, over which the rows of an unknown user are averaged
 
 
@@ -136,10 +137,27 @@ def components(
     for start in range(0, len(user), chunk):
         part = slice(start, start + chunk)
         rows = compact(model, draws, schema, user[part], item[part], domain[part])
-        eta = model.score(rows.latents, rows.batch)
         unknown = bool(rows.unknown_user.any() or rows.unknown_item.any())
+        eta = model.score(rows.latents, rows.batch) if unknown else _scores(model, rows)
         variance = _spread(model, rows) if unknown else torch.zeros((), dtype=eta.dtype)
         yield part, _law(model, eta, variance, rows, units, domain[part])
+
+
+def _scores(model: Model, rows: Compact) -> Tensor:
+    """``model.score`` (draw, row) of known users and items: the same sums, with each vector looked up once."""
+    user, item, domain = (np.asarray(x) for x in (rows.batch.user, rows.batch.item, rows.batch.domain))
+    place, n_domains = user * (domain.max(initial=0) + 1) + domain, domain.max(initial=0) + 1
+    cells, row_user = np.unique(place, return_inverse=True)
+    things, row_item = np.unique(item, return_inverse=True)
+    nobody = torch.zeros(max(len(cells), len(things)), dtype=torch.int64)
+    who, where = torch.from_numpy(cells // n_domains), torch.from_numpy(cells % n_domains)
+    left = model.vectors(rows.latents, Batch(who, nobody[: len(cells)], where))[0]
+    some = nobody[: len(things)]
+    right = model.vectors(rows.latents, Batch(some, torch.from_numpy(things), some))[1]
+    out = np.empty((len(user), left.shape[0]), dtype=left.numpy().dtype)
+    users = np.ascontiguousarray(left.numpy().swapaxes(0, 1))
+    topn.scores(row_user, row_item, users, np.ascontiguousarray(right.numpy()), out)
+    return torch.from_numpy(out.T)
 
 
 def _law(

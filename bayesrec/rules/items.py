@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayesrec.errors import DataError
-from bayesrec.rules.base import Rule, check_length, is_number, itemwise
+from bayesrec.rules.base import Rule, check_length, is_number, itemwise, of_moments
 
 __all__ = ["lcb", "mean", "prob_best", "prob_top", "quantile", "thompson", "ucb"]
 
@@ -19,7 +19,7 @@ def mean() -> Rule:
     >>> mean()(draws, np.random.default_rng(0))
     array([[2., 1.]])
     """
-    return itemwise(lambda draws, rng: draws.mean(0))
+    return of_moments(0.0)
 
 
 def ucb(width: float = 1.0) -> Rule:
@@ -31,7 +31,7 @@ def ucb(width: float = 1.0) -> Rule:
     >>> ucb(2.0)(draws, np.random.default_rng(0))
     array([[4., 2.]])
     """
-    return itemwise(lambda draws, rng: draws.mean(0) + width * draws.std(0))
+    return of_moments(width)
 
 
 def lcb(width: float = 1.0) -> Rule:
@@ -57,9 +57,15 @@ def thompson() -> Rule:
     """
 
     def rule(draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return draws[rng.integers(len(draws), size=draws.shape[1]), np.arange(draws.shape[1])]
+        return draws[drawn(rng, len(draws), draws.shape[1]), np.arange(draws.shape[1])]
 
+    rule.drawn = drawn  # type: ignore[attr-defined]
     return itemwise(rule)
+
+
+def drawn(rng: np.random.Generator, n_draws: int, n_users: int) -> np.ndarray:
+    """The draw of each user that Thompson sampling ranks by. Internal."""
+    return rng.integers(n_draws, size=n_users)
 
 
 def quantile(q: float) -> Rule:

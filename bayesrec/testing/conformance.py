@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import pandas as pd
 import pytest
 
-from bayesrec.inference import NUTS, SVI, Gibbs, Method
+from bayesrec.inference import NUTS, SVI, VMP, Gibbs, Method
+from bayesrec.inference.vmp import fits
 from bayesrec.likelihoods import Gaussian, Likelihood
 from bayesrec.models.base import Model
 from bayesrec.testing import agreement, draws, prediction
@@ -64,7 +65,8 @@ class ModelConformance:
         Whether source rows may change what the model says of the target.
     likelihoods : tuple of Likelihood
         Likelihoods to give the model, besides its own. Where one cannot have produced the ratings of ``frame()`` they are
-        turned into levels, clicks or counts, :func:`bayesrec.testing.suited`. SVI has to refuse those that it cannot fit.
+        turned into levels, clicks or counts, :func:`bayesrec.testing.suited`. SVI has to refuse those that it cannot fit; VMP has
+        to refuse all but Gaussian, and every model but those of this package for which it has closed forms.
     slow : tuple of Likelihood
         More of them, whose cells carry the marker ``slow``.
     methods : tuple of Method
@@ -93,6 +95,7 @@ class ModelConformance:
     slow: ClassVar[tuple[Likelihood, ...]] = ()
     methods: ClassVar[tuple[Method, ...]] = (
         Gibbs(draws=40, warmup=20, chains=2),
+        VMP(passes=5, draws=15, chains=2),
         SVI(steps=5, draws=15, chains=2),
         NUTS(draws=15, warmup=5, chains=2, max_tree_depth=3),
     )
@@ -132,6 +135,8 @@ class ModelConformance:
     def _columns(cls, which: str, likelihood: Likelihood) -> list[Method]:
         """Methods that a test runs with."""
         refuses: tuple[type[Any], ...] = cls.refuses if likelihood.svi else (*cls.refuses, SVI)
+        if not fits(dataclasses.replace(cls.model, likelihood=likelihood)):
+            refuses = (*refuses, VMP)
         if which == "refused":
             return [method for method in cls.methods if isinstance(method, refuses)]
         accepted = [method for method in cls.methods if not isinstance(method, refuses)]

@@ -204,6 +204,51 @@ def test_svi_and_nuts_are_there_when_the_package_has_them(run, refused, folder, 
         assert run(*words, *options, "--json").json()["method"] == "NUTS"
 
 
+def test_vmp_and_its_options(run, refused, folder, tmp_path):
+    words = (
+        "fit",
+        folder / "ratings.csv",
+        "--target",
+        "target",
+        "--rank",
+        1,
+        "--out",
+        tmp_path / "m",
+        "--method",
+        "vmp",
+    )
+    options = ("--passes", 6, "--tolerance", 0.5, "--draws", 10, "--chains", 2, "--threads", 1)
+    assert run(*words, *options, "--json").json()["method"] == "VMP"
+    found, wanted = br.load(tmp_path / "m"), br.VMP(passes=6, tolerance=0.5, draws=10, chains=2, threads=1)
+    assert found.method == wanted
+    same(found, br.fit(br.models.TransferMF(rank=1), found.data, wanted, progress=False))
+    (tmp_path / "c.toml").write_text('[fit]\nmethod = "vmp"\npasses = 7\ntolerance = 0.4\ndraws = 5\nchains = 1\n')
+    run(*words[:-2], "--config", tmp_path / "c.toml")
+    assert br.load(tmp_path / "m").method == br.VMP(passes=7, tolerance=0.4, draws=5, chains=1)
+    assert "--warmup is no option of vmp, which has --draws" in refused(*words, "--warmup", 3)
+    assert "--passes is no option of gibbs" in refused(*words[:-2], "--passes", 3)
+    assert "VMP(tolerance=...) must be a number above 0" in refused(*words, "--tolerance", 0)
+    assert "VMP fits Gaussian ratings" in refused(*words, "--likelihood", "student")
+
+
+@pytest.mark.parametrize("domains", [{}, {"source": 1, "target": 20}])
+def test_a_folder_of_parquet_is_one_table(run, refused, frame, tmp_path, domains):
+    (tmp_path / "t").mkdir()
+    frame = frame.assign(domain=frame["domain"].map(domains)) if domains else frame
+    target = domains.get("target", "target")
+    for k in range(3):
+        frame[50 * k : 50 * (k + 1) if k < 2 else None].to_parquet(tmp_path / "t" / f"{k}.parquet")
+    run("fit", tmp_path / "t", "--target", target, *SMALL, "--out", tmp_path / "m")
+    data = br.Interactions.from_frame(frame, target=target)
+    method = br.Gibbs(draws=30, warmup=20, chains=2)
+    found = br.load(tmp_path / "m")
+    assert found.data.domains == data.domains
+    same(found, br.fit(br.models.TransferMF(rank=2), data, method, progress=False))
+    words = ("fit", tmp_path / "t", "--target", target, *SMALL, "--out", tmp_path / "n", "--value", "stars")
+    assert "0.parquet' has no column 'stars'" in refused(*words)
+    assert "is a model folder" in refused("fit", tmp_path / "m", "--target", "target", *SMALL, "--out", tmp_path / "n")
+
+
 def test_a_stopped_fit_keeps_what_it_has(run, folder, tmp_path, monkeypatch):
     import warnings
 
