@@ -15,7 +15,7 @@ from test_ordinal import ratings
 
 import bayesrec as br
 from bayesrec import conjugate
-from bayesrec.errors import DataError, UnsupportedMethodError
+from bayesrec.errors import DataError
 from bayesrec.likelihoods import ByDomain
 from bayesrec.models.base import Batch, Schema
 from bayesrec.table import Table
@@ -280,11 +280,6 @@ def test_names_are_checked(parts, message):
 def test_values_are_checked_by_their_part():
     with pytest.raises(DataError, match=r"domain 'source' has a rating .* none of the levels 0, 1"):
         br.fit(of(source=br.Bernoulli(), target=br.Gaussian()), data(), QUICK, progress=False)
-
-
-def test_svi_says_that_it_cannot():
-    with pytest.raises(UnsupportedMethodError, match="SVI fits"):
-        br.fit(of(source=br.Gaussian(), target=br.Gaussian()), data(), br.SVI(steps=2), progress=False)
 
 
 def test_prior_predictive():

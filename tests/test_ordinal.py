@@ -18,7 +18,7 @@ from test_geweke import MODELS, bounded, design, eta, moments
 import bayesrec as br
 from bayesrec import cuts
 from bayesrec.distributions import Graded, OrderedNormal
-from bayesrec.errors import DataError, DataWarning, UnsupportedMethodError
+from bayesrec.errors import DataError, DataWarning
 from bayesrec.likelihoods import ordinal
 from bayesrec.likelihoods.predicted import Levels
 from bayesrec.models.base import Batch, Schema
@@ -444,11 +444,6 @@ def test_a_verdict_on_a_level_that_training_lacks_names_the_row():
 def test_levels_must_ascend(levels):
     with pytest.raises(DataError, match="levels must be"):
         br.Ordinal(levels=levels)
-
-
-def test_svi_says_that_it_cannot():
-    with pytest.raises(UnsupportedMethodError, match="SVI fits likelihoods"):
-        br.fit(br.models.PMF(rank=1, likelihood=br.Ordinal()), interactions(ratings()), br.SVI(steps=2), progress=False)
 
 
 def test_proba_needs_levels():

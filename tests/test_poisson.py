@@ -16,7 +16,7 @@ from test_geweke import MODELS, bounded, design, eta, moments, noise_sd
 
 import bayesrec as br
 from bayesrec import conjugate, counts
-from bayesrec.errors import DataError, UnsupportedMethodError
+from bayesrec.errors import DataError
 from bayesrec.likelihoods import poisson
 from bayesrec.likelihoods.lognormal import PoissonLogNormal
 from bayesrec.likelihoods.predicted import Counts
@@ -350,8 +350,3 @@ def test_what_is_no_count_has_no_probability(fitted):
     posterior, test = fitted
     rows = test.to_frame().head(3).assign(value=[1.0, 2.5, -1.0])
     assert np.isfinite(posterior.log_score(rows)).tolist() == [True, False, False]
-
-
-def test_svi_says_that_it_cannot():
-    with pytest.raises(UnsupportedMethodError, match="SVI fits likelihoods"):
-        br.fit(br.models.PMF(rank=1, likelihood=br.Poisson()), interactions(plays()), br.SVI(steps=2), progress=False)

@@ -16,7 +16,7 @@ from test_geweke import MODELS, bounded, design, eta, moments, noise_sd
 
 import bayesrec as br
 from bayesrec import streams, tails
-from bayesrec.errors import DataError, UnsupportedMethodError
+from bayesrec.errors import DataError
 from bayesrec.likelihoods import noise as noise_module
 from bayesrec.likelihoods.predicted import Tails
 from bayesrec.models.base import Batch, Schema
@@ -261,10 +261,3 @@ def test_constant_ratings():
     frame = ratings().assign(value=2.0)
     with pytest.raises(DataError, match="a StudentT on constant values learns nothing"):
         br.fit(br.models.PMF(rank=1, likelihood=br.StudentT()), interactions(frame), QUICK, progress=False)
-
-
-def test_svi_says_that_it_cannot():
-    with pytest.raises(UnsupportedMethodError, match="SVI fits likelihoods"):
-        br.fit(
-            br.models.PMF(rank=1, likelihood=br.StudentT()), interactions(ratings()), br.SVI(steps=2), progress=False
-        )

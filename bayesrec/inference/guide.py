@@ -1,7 +1,9 @@
-"""What SVI fits: a normal for the hyperparameters, and for each user a joint normal over all that is theirs. Internal."""
+"""What SVI fits: normals for the hyperparameters, and for each member one normal over all that is theirs. Internal."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,12 @@ from torch.distributions.transforms import IndependentTransform
 from bayesrec.likelihoods import Latents
 from bayesrec.models.base import Model, Schema
 
-__all__ = ["Guide", "Prior"]
+__all__ = ["Guide", "Members", "Prior", "Taken"]
 
 START_SD = 0.1
+ENTROPY = 0.5 * (1.0 + math.log(2.0 * math.pi))  # of a standard normal
+
+Dims = dict[str, tuple[str, ...]]
 
 
 class Prior(Messenger):
@@ -28,13 +33,25 @@ class Prior(Messenger):
         A value for every site.
     leaves : dict of Tensor
         Masks over leading axes of a site; what is masked is no part of ``log_density``.
+    weights : dict of Tensor, optional
+        For an axis, "user" or "item", what the log density of each of its entries counts.
+    dims : dict of tuple, optional
+        Axes of the sites; needed with ``weights``.
     draw : bool
         Replace the masked values by draws from the prior given the sites before.
     """
 
-    def __init__(self, latents: Latents, leaves: dict[str, Tensor], draw: bool = False):
+    def __init__(
+        self,
+        latents: Latents,
+        leaves: dict[str, Tensor],
+        weights: dict[str, Tensor] | None = None,
+        dims: Dims | None = None,
+        draw: bool = False,
+    ):
         super().__init__()
         self.latents, self.leaves, self.draw = dict(latents), leaves, draw
+        self.weights, self.dims = weights or {}, dims or {}
         self.log_density: Any = 0.0
         self.supports: dict[str, Any] = {}
 
@@ -57,14 +74,109 @@ class Prior(Messenger):
         value = msg["value"] = self.latents[name]
         msg["done"] = msg["stop"] = True
         if mask is None or not mask.all():
-            self.log_density = self.log_density + _without(members.log_prob(value), mask).sum()
+            part = _without(members.log_prob(value), mask)
+            for axis, weight in self.weights.items():
+                if axis in self.dims.get(name, ()):
+                    place = self.dims[name].index(axis)
+                    part = part * weight.reshape((-1,) + (1,) * (part.dim() - place - 1))
+            self.log_density = self.log_density + part.sum()
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one step looks at: codes of users and items, None for all, and their parameters, with gradients."""
+
+    rows: dict[str, Tensor | None]
+    tensors: dict[str, list[Tensor]]
+
+    def of(self, site: Tensor, axes: tuple[str, ...]) -> Tensor:
+        """The part of a site, or of its mask, that belongs to them."""
+        for axis, rows in self.rows.items():
+            if axis in axes and rows is not None:
+                site = site.index_select(axes.index(axis), rows)
+        return site
+
+
+class Members:
+    """The members of one axis, users or items: one normal a member over all sites with that axis.
+
+    Parameters
+    ----------
+    axis : str
+        "user" or "item".
+    dims : dict
+        Axes of the model's sites.
+    start : dict of Tensor
+    leaves : dict of Tensor
+    whole : bool
+        Whether the normals have full covariances; independent components otherwise.
+    """
+
+    def __init__(self, axis: str, dims: Dims, start: Latents, leaves: dict[str, Tensor], whole: bool):
+        self.axis, self.dims, self.whole = axis, dims, whole
+        self.names = [name for name, axes in dims.items() if axis in axes]
+        self.shapes = {name: start[name].movedim(dims[name].index(axis), 0).shape[1:] for name in self.names}
+        loc = self._as_rows(start)
+        masks = {
+            name: _wide(leaves[name], start[name]).expand_as(start[name])
+            if name in leaves
+            else torch.zeros_like(start[name], dtype=torch.bool)
+            for name in self.names
+        }
+        self.free = ~self._as_rows(masks)
+        size = loc.shape[1]
+        self.below = torch.tril_indices(size, size, -1)
+        self.flat = self.below[0] * size + self.below[1]
+        n_below = self.below.shape[1] if whole else 0
+        #: means, log sds, and what is below the diagonal of a unit lower triangle
+        self.tables = [
+            loc.clone(),
+            torch.full_like(loc, math.log(START_SD)),
+            torch.zeros(len(loc), n_below, dtype=loc.dtype),
+        ]
+
+    def take(self, rows: Tensor | None) -> list[Tensor]:
+        """The parameters of some members, or of all."""
+        some = [x.detach() if rows is None else x.index_select(0, rows) for x in self.tables]
+        return [x.requires_grad_() for x in some]
+
+    def triangle(self, below: Tensor) -> Tensor:
+        """The unit lower triangles that scaled by the sds are the Cholesky factors, (member, S, S)."""
+        size = self.free.shape[1]
+        out = torch.eye(size, dtype=below.dtype).repeat(len(below), 1, 1)
+        if self.whole:
+            out[:, self.below[0], self.below[1]] = below
+        return out
+
+    def sample(self, rows: Tensor | None, tensors: list[Tensor], noise: Tensor | None = None) -> tuple[Latents, Tensor]:
+        """One draw of the members' sites, and the entropy of each member's normal, (member,)."""
+        loc, log_sd, below = tensors
+        free = (self.free if rows is None else self.free.index_select(0, rows)).to(loc.dtype)
+        noise = (torch.randn_like(loc) if noise is None else noise) * free
+        if self.whole:
+            size = loc.shape[1]
+            strict = torch.zeros(len(loc), size * size, dtype=loc.dtype).index_copy(1, self.flat, below)
+            strict = strict.reshape(-1, size, size)
+            noise = noise + (strict @ noise.unsqueeze(-1)).squeeze(-1) * free
+        return self._as_sites(loc + log_sd.exp() * noise), ((log_sd + ENTROPY) * free).sum(1)
+
+    def _as_rows(self, latents: Latents) -> Tensor:
+        """Sites as one row a member, (member, component)."""
+        rows = [latents[name].movedim(self.dims[name].index(self.axis), 0) for name in self.names]
+        return torch.cat([x.reshape(len(x), -1) for x in rows], 1)
+
+    def _as_sites(self, rows: Tensor) -> Latents:
+        out, first = {}, 0
+        for name, shape in self.shapes.items():
+            size = int(np.prod(shape))
+            site = rows[:, first : first + size].reshape(len(rows), *shape)
+            out[name] = site.movedim(0, self.dims[name].index(self.axis))
+            first += size
+        return out
 
 
 class Guide:
-    """A Gaussian approximation on the unconstrained scale.
-
-    Hyperparameters are independent normals. Everything that belongs to one user (vectors in all domains, noise levels)
-    is one normal with a full covariance, so that what a source vector says of the target vector is not lost.
+    """A Gaussian approximation on the unconstrained scale: hyperparameters independent, members one by one.
 
     Parameters
     ----------
@@ -73,77 +185,76 @@ class Guide:
         A value for every site, the centre of the guide before the first step.
     leaves : dict of ndarray of bool
         Of ``Model.leaves``; a site that is masked throughout has no parameters.
+    whole : bool
+        Full covariances for members.
     """
 
-    def __init__(self, model: Model, schema: Schema, start: dict[str, np.ndarray], leaves: dict[str, np.ndarray]):
-        self.model, self.schema = model, schema
-        self.leaves = {name: torch.from_numpy(np.ascontiguousarray(mask)) for name, mask in leaves.items()}
+    def __init__(
+        self,
+        model: Model,
+        schema: Schema,
+        start: dict[str, np.ndarray],
+        leaves: dict[str, np.ndarray],
+        whole: bool = True,
+    ):
+        self.leaves = {name: torch.from_numpy(np.array(mask)) for name, mask in leaves.items()}
         self.start = {
             name: torch.as_tensor(np.asarray(start[name]), dtype=torch.get_default_dtype()) for name in model.dims
         }
         supports = Prior(self.start, self.leaves).run(model, schema).supports
-        self.members = [name for name, axes in model.dims.items() if "user" in axes]
-        self.alone = [
-            name for name in model.dims if name not in self.members and not (name in leaves and leaves[name].all())
-        ]
+        self.dims = dims = model.dims
+        self.silent = [name for name in dims if name in leaves and leaves[name].all()]
+        own = {name: axes for name, axes in dims.items() if name not in self.silent}
+        self.members = {
+            axis: Members(axis, own, self.start, self.leaves, whole)
+            for axis in ("user", "item")
+            if any(axis in axes for axes in own.values())
+        }
+        self.alone = [name for name, axes in own.items() if not {"user", "item"} & set(axes)]
         self.transforms = {name: _transform(supports[name]) for name in self.alone}
         self.loc = {name: self.transforms[name].inv(self.start[name]).clone() for name in self.alone}
-        self.log_sd = {name: torch.full_like(x, float(np.log(START_SD))) for name, x in self.loc.items()}
+        self.log_sd = {name: torch.full_like(x, math.log(START_SD)) for name, x in self.loc.items()}
         self.parameters: list[Tensor] = [*self.loc.values(), *self.log_sd.values()]
-        if self.members:
-            self.user_loc = self._by_user(self.start).clone()
-            masks = {
-                name: _wide(self.leaves[name], self.start[name]).expand_as(self.start[name])
-                if name in self.leaves
-                else torch.zeros_like(self.start[name], dtype=torch.bool)
-                for name in self.members
-            }
-            self.free = (~self._by_user(masks)).to(self.user_loc.dtype)
-            size = self.user_loc.shape[1]
-            self.user_log_sd = torch.full_like(self.user_loc, float(np.log(START_SD)))
-            self.user_below = torch.zeros(len(self.user_loc), size, size)
-            self.lower = torch.ones(size, size).tril(-1)
-            self.parameters += [self.user_loc, self.user_log_sd, self.user_below]
         for x in self.parameters:
             x.requires_grad_()
 
-    def sample(self) -> tuple[Latents, Any]:
-        """One reparametrised draw on the models' own scale, and its log volume: entropy plus log Jacobian."""
-        out, volume = dict(self.start), torch.zeros(())
+    def take(self, rows: dict[str, Tensor | None] | None = None) -> Taken:
+        """The parameters of some users and items."""
+        rows = rows or {}
+        return Taken(rows, {axis: members.take(rows.get(axis)) for axis, members in self.members.items()})
+
+    def sample(
+        self, taken: Taken, weights: dict[str, Tensor] | None = None, noise: dict[str, Tensor] | None = None
+    ) -> tuple[Latents, Any]:
+        """One reparametrised draw on the models' own scale, of those taken, and its log volume: entropy plus log Jacobian.
+
+        Parameters
+        ----------
+        taken : Taken
+        weights : dict of Tensor, optional
+            What the entropy of each member taken counts.
+        noise : dict of Tensor, optional
+            Standard normals to use: of the sites of hyperparameters, and of the axes of members.
+        """
+        out = {name: taken.of(self.start[name], self.dims[name]) for name in self.silent}
+        volume: Any = torch.zeros(())
+        noise = noise or {}
         for name in self.alone:
-            x = self.loc[name] + self.log_sd[name].exp() * torch.randn_like(self.loc[name])
+            normals = noise[name] if name in noise else torch.randn_like(self.loc[name])
+            x = self.loc[name] + self.log_sd[name].exp() * normals
             out[name] = self.transforms[name](x)
             jacobian = self.transforms[name].log_abs_det_jacobian(x, out[name])
             mask = self.leaves.get(name)
-            volume = volume + _without(jacobian, mask).sum() + _without(self.log_sd[name], mask).sum()
-        if self.members:
-            noise = torch.randn_like(self.user_loc) * self.free
-            x = self.user_loc + self.user_log_sd.exp() * (
-                noise + ((self.user_below * self.lower) @ noise.unsqueeze(-1)).squeeze(-1) * self.free
-            )
-            out |= self._from_user(x)
-            volume = volume + (self.user_log_sd * self.free).sum()
+            volume = volume + _without(jacobian, mask).sum() + _without(self.log_sd[name] + ENTROPY, mask).sum()
+        for axis, members in self.members.items():
+            sites, entropy = members.sample(taken.rows.get(axis), taken.tensors[axis], noise.get(axis))
+            out |= sites
+            volume = volume + (entropy * weights[axis] if weights and axis in weights else entropy).sum()
         return out, volume
 
-    def _by_user(self, latents: Latents) -> Tensor:
-        """Sites with a user axis as one row a user, (user, component)."""
-        rows = []
-        for name in self.members:
-            axis = self.model.dims[name].index("user")
-            rows.append(
-                latents[name].movedim(axis, 0).flatten(1) if latents[name].dim() > 1 else latents[name][:, None]
-            )
-        return torch.cat(rows, 1)
-
-    def _from_user(self, rows: Tensor) -> Latents:
-        out, first = {}, 0
-        for name in self.members:
-            axis = self.model.dims[name].index("user")
-            shape = self.start[name].movedim(axis, 0).shape
-            size = int(np.prod(shape[1:]))
-            out[name] = rows[:, first : first + size].reshape(shape).movedim(0, axis)
-            first += size
-        return out
+    def masks(self, taken: Taken) -> dict[str, Tensor]:
+        """The leaves among those taken."""
+        return {name: taken.of(mask, self.dims[name]) for name, mask in self.leaves.items()}
 
 
 def _transform(support: Any) -> Any:

@@ -16,7 +16,7 @@ class Progress:
     """Context manager around rich's bar; ``advance`` may be called from any thread."""
 
     def __init__(self, title: str, total: int, show: bool):
-        self._bar = None
+        self._bar, self._title = None, title
         if show and sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True)
@@ -35,6 +35,11 @@ class Progress:
         """Expect more steps."""
         if self._bar:
             self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) + steps)
+
+    def say(self, text: str) -> None:
+        """Show some words beside the title."""
+        if self._bar:
+            self._bar.update(self._task, description=f"{self._title} {text}")
 
     def advance(self, steps: int = 1) -> None:
         """Count steps."""

@@ -3,64 +3,75 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from bayesrec.blocks import State
-from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
-from bayesrec.errors import ConvergenceWarning, SamplingError, UnsupportedMethodError
+from bayesrec.errors import ConvergenceWarning, DataError, SamplingError, UnsupportedMethodError
 from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
-from bayesrec.inference.guide import Guide, Prior
+from bayesrec.inference.bound import Bound, bound_of
 from bayesrec.inference.progress import Progress
-from bayesrec.inference.start import warm_start
-from bayesrec.likelihoods import Latents
+from bayesrec.inference.row_adam import RowAdam
 from bayesrec.models.base import Batch, Model, Schema
-from bayesrec.models.features import item_loc
 from bayesrec.posterior import Posterior
-from bayesrec.sums import log_evidence, row_sums
 
 __all__ = ["SVI", "warn_if_asleep"]
 
-LAST_RATE = 0.02  # the learning rate falls along a cosine to this share of its start
-START_SWEEPS = 40
+LAST_RATE = 0.02  # the share of the learning rate at which a fit ends
+DECAY = (0.9, 0.99)  # of Adam's moments
+SHOWN = 0.05  # what a step counts in the ELBO that the progress bar shows
 ASLEEP = 0.03  # sd of p . q over the target's rows, in rating sds, below which the factors say nothing
+TOGETHER = 2**18  # rows that are looked at at once
+GUIDES = ("rows", "mean_field")
 
 
 @dataclass(frozen=True)
 class SVI(Method):
     """Stochastic variational inference. Provisional.
 
-    Items are integrated out in closed form; hyperparameters are independent normals on the unconstrained scale; all
-    that belongs to one user is one normal with a full covariance. Draws of the users bring exact conditional draws of
-    the items. Spreads are narrower than those of Gibbs: docs/methods.md says by how much.
+    Hyperparameters are independent normals on the unconstrained scale; all that belongs to one user is one normal. Where ratings
+    are normal given the factors (Gaussian) items are integrated out in closed form, and draws of the users bring exact
+    conditional draws of the items; under other likelihoods every item is a normal too. A step touches the users and items of its
+    batch alone, so its cost does not grow with the tables. Spreads are narrower than those of Gibbs: docs/methods.md says by how
+    much.
 
     Parameters
     ----------
     steps : int
         Gradient steps (Adam) of each chain.
     batch_size : int, optional
-        Ratings a step, about: as many items at random as have that many ratings on average. All by default.
+        Ratings a step, about; at random. Where items are integrated out they are all ratings of some items. All by default.
     learning_rate : float
         At the start; it falls along a cosine to a fiftieth.
     draws : int
         Draws from each fitted approximation.
     chains : int
         Fits from different starts, whose draws are pooled: they end in different modes, as Gibbs's chains do.
+    guide : {"rows", "mean_field"}
+        What is fitted: a full covariance for each user (and item), or everything independent, items included.
 
     Notes
     -----
     The draws of a chain are independent, so R-hat compares the fits of different chains and says nothing with one.
+    ``posterior.stats``, and so ``diagnostics()``, has beside ``log_density`` an ``elbo``, an estimate from each draw: its
+    mean over a chain's draws is that chain's ELBO (ratings as the model sees them, in sd units for a Gaussian).
+
+    References
+    ----------
+    Hoffman, M. D. et al. (2013). Stochastic variational inference. Journal of Machine Learning Research 14.
+    Kucukelbir, A. et al. (2017). Automatic differentiation variational inference. Journal of Machine Learning Research 18.
 
     Examples
     --------
     >>> SVI(steps=500).chains
     4
+    >>> SVI(guide="mean_field", batch_size=10_000).steps
+    1000
     """
 
     steps: int = 1000
@@ -68,6 +79,7 @@ class SVI(Method):
     learning_rate: float = 0.02
     draws: int = 250
     chains: int = 4
+    guide: str = "rows"
 
     def __post_init__(self) -> None:
         for name in ("steps", "draws", "chains"):
@@ -75,6 +87,8 @@ class SVI(Method):
         if self.batch_size is not None:
             object.__setattr__(self, "batch_size", whole_number(self, "batch_size", 1))
         object.__setattr__(self, "learning_rate", positive_number(self, "learning_rate"))
+        if self.guide not in GUIDES:
+            raise DataError(f"SVI(guide=...) must be one of {', '.join(map(repr, GUIDES))}, not {self.guide!r}")
 
     def run(
         self,
@@ -91,29 +105,29 @@ class SVI(Method):
         needs_gibbs(self, checkpoint, device, watch)
         if not model.likelihood.svi:
             raise UnsupportedMethodError(
-                f"SVI fits likelihoods whose ratings are normal given the factors so far, not {model.likelihood!r}; use Gibbs."
+                f"SVI multiplies densities of rows, and {model.likelihood!r} counts all cells; br.Gibbs() fits it."
             )
         table = schema.table(data)
         kept: list[dict[str, np.ndarray]] = []
-        stats: list[np.ndarray] = []
+        stats: list[dict[str, np.ndarray]] = []
         interrupted = False
         with Progress("SVI", self.chains * self.steps, progress) as bar, torch.random.fork_rng(devices=[]):
             for c in range(self.chains):
                 rng = np.random.default_rng([seed, c])
                 torch.manual_seed(int(rng.integers(2**62)))
-                bound = Bound(model, schema, table, rng)
-                steps = 0
+                bound, steps = bound_of(model, schema, table, rng, self.guide), 0
                 try:
-                    for step in self._climb(bound, rng):
+                    for step, elbo in self._climb(bound, rng):
                         steps = step
                         bar.advance()
+                        bar.say(f"{elbo / len(data):.3f} nats a rating")
                 except KeyboardInterrupt:
                     interrupted = True
                     if kept and steps < self.steps // 2:
                         break  # the chains before are better without this one
-                draws, log_density = bound.draw(self.draws, rng)
+                draws, one = bound.draw(self.draws, rng)
                 kept.append(draws)
-                stats.append(log_density)
+                stats.append(one)
                 if interrupted:
                     break
         if interrupted:
@@ -123,99 +137,55 @@ class SVI(Method):
                 stacklevel=3,
             )
         everything = {name: np.stack([draws[name] for draws in kept]) for name in model.dims}
-        posterior = Posterior(everything, model, self, data, schema, {"log_density": np.stack(stats)})
+        of_chains = {name: np.stack([one[name] for one in stats]) for name in stats[0]}
+        posterior = Posterior(everything, model, self, data, schema, of_chains)
         warn_if_asleep(posterior)
         return posterior
 
-    def _climb(self, bound: Bound, rng: np.random.Generator):
-        """Take the gradient steps, one for each number yielded."""
-        optimiser = torch.optim.Adam(bound.guide.parameters, lr=self.learning_rate, betas=(0.9, 0.99))
-        n_items, n_rows = len(bound.rated), len(bound.value)
-        size = n_items if self.batch_size is None else max(1, round(n_items * min(1.0, self.batch_size / n_rows)))
+    def _climb(self, bound: Bound, rng: np.random.Generator) -> Iterator[tuple[int, float]]:
+        """Take gradient steps: their number so far, and a moving average of the ELBO."""
+        guide = bound.guide
+        alone = torch.optim.Adam(guide.parameters, lr=self.learning_rate, betas=DECAY)
+        rows = {axis: RowAdam(members.tables, DECAY) for axis, members in guide.members.items()}
+        n = len(bound.table.item_value)
+        share = 1.0 if self.batch_size is None else min(1.0, self.batch_size / n)
+        mean = float("nan")
         for step in range(self.steps):
-            share = 0.5 * (1.0 + np.cos(np.pi * step / self.steps))
-            for group in optimiser.param_groups:
-                group["lr"] = self.learning_rate * (LAST_RATE + (1.0 - LAST_RATE) * share)
-            items = bound.rated if size == n_items else np.sort(rng.choice(bound.rated, size, replace=False))
-            optimiser.zero_grad()
-            elbo = bound.elbo(items)
+            cosine = 0.5 * (1.0 + np.cos(np.pi * step / self.steps))
+            fall = LAST_RATE + (1.0 - LAST_RATE) * cosine
+            part = bound.part(share, rng)
+            taken = guide.take(part.rows)
+            elbo = bound.elbo(part, taken)
             if not torch.isfinite(elbo):
                 raise SamplingError(f"the ELBO is not finite at step {step}; try a lower learning_rate.")
+            alone.zero_grad()
             (-elbo).backward()
-            optimiser.step()
-            yield step + 1
-
-
-class Bound:
-    """The ELBO of one chain with the items integrated out, and the draws of what was fitted. Internal."""
-
-    def __init__(self, model: Model, schema: Schema, table: Table, rng: np.random.Generator):
-        self.model, self.schema, self.table = model, schema, table
-        state, blocks = warm_start(model, table, rng, START_SWEEPS)
-        self.items = next(block for block in blocks if block.name == "items")
-        leaves = model.leaves(table) | {"item_vector": np.ones(table.n_items, dtype=bool)}
-        self.guide = Guide(model, schema, state, leaves)
-        self.index = model.rater_index(table)
-        self.item_x = None if table.item_x is None else table.item_x.astype(np.float32)
-        self.value = table.item_value.astype(np.float32)
-        self.rated = np.flatnonzero(table.rated)
-
-    def elbo(self, items: np.ndarray) -> Tensor:
-        """An unbiased estimate, up to a constant of the data, from one draw of the guide and the rows of ``items``."""
-        latents, volume = self.guide.sample()
-        prior = Prior(latents, self.guide.leaves).run(self.model, self.schema).log_density
-        return prior + volume + self.evidence(latents, items)
-
-    def evidence(self, latents: Latents, items: np.ndarray) -> Tensor:
-        """Log density of all ratings given users and hyperparameters, scaled up from those of ``items``."""
-        table = self.table
-        precision = self.model.likelihood.precision(latents).expand(table.n_domains, table.n_users)
-        exponents = self.model.exponents(table.n_domains)
-        power = torch.ones(()) if exponents is None else torch.as_tensor(exponents, dtype=precision.dtype)[:, None]
-        gram, linear, square = row_sums(
-            self.model.raters(latents),
-            (power * precision).reshape(-1),
-            items,
-            table.item_ptr,
-            self.index,
-            table.item_cell,
-            self.value,
-        )
-        domain = torch.from_numpy(table.item_domain[items])
-        mean = item_loc(latents, domain, None if self.item_x is None else self.item_x[items])
-        sd = latents["item_scale"].index_select(0, domain)
-        part = log_evidence(mean, sd, gram, linear).sum() - 0.5 * square.sum()
-        constant = 0.5 * (torch.from_numpy(table.count) * power * (precision / (2.0 * torch.pi)).log()).sum()
-        return len(self.rated) / len(items) * part + constant
-
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Draws (draw, *event) of every site and the log density of the ratings (draw,)."""
-        out: dict[str, list[np.ndarray]] = {name: [] for name in self.model.dims}
-        stats = []
-        with torch.no_grad():
-            for _ in range(n):
-                latents, _ = self.guide.sample()
-                latents = Prior(latents, self.guide.leaves, draw=True).run(self.model, self.schema).latents
-                state: State = {name: x.numpy().astype(np.float64) for name, x in latents.items()}
-                state |= self.items.update(state, rng)
-                stats.append(self.model.log_density(state, self.table))
-                for name, draws in out.items():
-                    draws.append(np.asarray(state[name], dtype=np.float32))
-        return {name: np.stack(x) for name, x in out.items()}, np.array(stats)
+            for group in alone.param_groups:
+                group["lr"] = self.learning_rate * fall
+            alone.step()
+            for axis, optimiser in rows.items():
+                gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in taken.tensors[axis]]
+                optimiser.step(part.rows.get(axis), gradients, self.learning_rate * fall)
+            mean = elbo.item() if step == 0 else mean + SHOWN * (elbo.item() - mean)
+            yield step + 1, mean
 
 
 def warn_if_asleep(posterior: Posterior) -> None:
     """Say so if in a fit the factors explain nothing in the target, beyond what users' and items' means do."""
     data = posterior.data.mask(posterior.data.is_target)
-    user, item, domain = (torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain))
+    codes = [np.array(x) for x in (data.user, data.item, data.domain)]
     spreads = []
     for c in range(posterior.n_chains):
         latents = {name: torch.as_tensor(x[c, 0]) for name, x in posterior.draws.items()}
-        left, right = posterior.model.vectors(latents, Batch(user, item, domain))
-        part = (left[:, 1:] * right[:, 1:]).sum(-1).numpy().astype(float)
-        for codes in (data.user, data.item):
-            count = np.bincount(codes)
-            part = part - (np.bincount(codes, part) / np.maximum(count, 1))[codes]
+        part = np.empty(len(data))
+        for first in range(0, len(part), TOGETHER):
+            rows = slice(first, first + TOGETHER)
+            batch = Batch(*(torch.from_numpy(x[rows]) for x in codes))
+            left, right = posterior.model.vectors(latents, batch)
+            part[rows] = (left[:, 1:] * right[:, 1:]).sum(-1).numpy()
+        for side in codes[:2]:
+            count = np.bincount(side)
+            part = part - (np.bincount(side, part) / np.maximum(count, 1))[side]
         spreads.append(float(part.std()))
     asleep = sum(spread < ASLEEP for spread in spreads)
     if asleep:

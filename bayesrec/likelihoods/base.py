@@ -90,8 +90,13 @@ class Likelihood(ABC):
     ``predicted`` is what users see; ``start``, ``blocks``, ``response`` and ``working`` serve Gibbs.
     """
 
-    svi: ClassVar[bool] = False
-    """Whether SVI can fit it: the response is the rating itself."""
+    normal: ClassVar[bool] = False
+    """Whether ratings are normal given the factors, with the noise of ``precision``: items can be integrated out."""
+
+    @property
+    def svi(self) -> bool:
+        """Whether SVI can fit it: every rating has a density of its own."""
+        return not self.whole
 
     @property
     @abstractmethod
@@ -106,7 +111,7 @@ class Likelihood(ABC):
     @property
     def tempers(self) -> bool:
         """Whether its updates know powers of its density, the ``weight`` of a table."""
-        return self.svi
+        return self.normal
 
     @property
     def fixed(self) -> tuple[str, ...]:

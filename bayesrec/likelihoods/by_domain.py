@@ -326,10 +326,8 @@ class ByDomain(Likelihood):
         return replace(block, name=_named(block.name, domain), sites=kept, update=update)
 
     def precision(self, latents: Latents) -> Tensor:
-        """Refuse: SVI fits one likelihood for all domains."""
-        raise UnsupportedMethodError(
-            "SVI fits one likelihood for all domains; fit a likelihood per domain with br.Gibbs()."
-        )
+        """Refuse: parts whose ratings are normal and others stand side by side."""
+        raise UnsupportedMethodError("ratings with a likelihood per domain are not all normal given the factors.")
 
     def log_density(self, state: State, table: Table, fitted: Fitted) -> float:
         """Sum over the parts."""

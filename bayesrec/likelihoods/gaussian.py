@@ -67,7 +67,7 @@ class Gaussian(RealValued):
     {'noise': ('domain',)}
     """
 
-    svi: ClassVar[bool] = True
+    normal: ClassVar[bool] = True
 
     def units(self, values: list[np.ndarray]) -> list[Units]:
         """Mean and sd of the ratings; a domain without spread gets unit scale."""

@@ -68,7 +68,7 @@ def _check_power(model: Any) -> None:
     object.__setattr__(model, "power", float(power))
     if power != 1.0 and model.source is not None:
         raise DataError("power is about source ratings, and a source prior stands in their place; leave power out")
-    if power not in (0.0, 1.0) and not model.likelihood.svi:
+    if power not in (0.0, 1.0) and not model.likelihood.normal:
         raise DataError(
             f"power={power:g} needs ratings that are normal given the factors, br.Gaussian(), not {model.likelihood!r}: the "
             "power of another density has no exact update. Powers of 0 and 1 are possible."
