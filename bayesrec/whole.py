@@ -111,17 +111,11 @@ def draw_rows(
     for g in range(len(code)):
         mine = np.flatnonzero(group == g)
         try:
-            upper = np.linalg.cholesky(_bias_last(total[g])).T
+            upper = np.linalg.cholesky(total[g]).T
         except np.linalg.LinAlgError:
             raise SamplingError(
                 f"{len(mine)} rows of block {block!r} had a precision matrix that is not positive definite."
             ) from None
-        right = np.roll(told[mine] + linear[g], -1, axis=1).T
-        half = solve_triangular(upper, right, trans=1) + np.roll(normals[mine], -1, axis=1).T
-        out[mine] = np.roll(solve_triangular(upper, half).T, 1, axis=1)
+        half = solve_triangular(upper, (told[mine] + linear[g]).T, trans=1) + normals[mine].T
+        out[mine] = solve_triangular(upper, half).T
     return out
-
-
-def _bias_last(a: np.ndarray) -> np.ndarray:
-    """A matrix with its first row and column at the end, the order in which the compiled rows are drawn."""
-    return np.roll(a, (-1, -1), axis=(0, 1))

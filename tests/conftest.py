@@ -15,7 +15,19 @@ torch.set_num_threads(1)
 def _forget_stale_kernels():
     """Numba looks at the file of a function, not at those of the functions it calls: drop what is older than any of them."""
     folder = Path(br.__file__).parent
-    names = ("jit", "tiles", "rows", "streams", "kernels", "slices", "cuts", "counts", "tails", "inference/vmp_rows")
+    names = (
+        "jit",
+        "tiles",
+        "lanes",
+        "rows",
+        "streams",
+        "kernels",
+        "slices",
+        "cuts",
+        "counts",
+        "tails",
+        "inference/vmp_rows",
+    )
     names += ("posterior/score_tile", "posterior/topn")
     newest = max((folder / f"{name}.py").stat().st_mtime for name in names)
     for file in folder.rglob("__pycache__/*.nb[ic]"):

@@ -303,7 +303,7 @@ def test_fold_in_of_a_cold_user(which, power, fault, request, monkeypatch):
         fault(monkeypatch)
     data, user = posterior.data, cold.user.iloc[0]
     rows = data.to_frame()[lambda frame: frame.user == user] if which == "fitted" else cold[cold.user == user]
-    taken, copies = data.encode(rows).item, 150
+    taken, copies = data.encode(rows).item, 400
     folded = posterior.fold_in(pd.concat([rows.assign(user=1000 + k) for k in range(copies)]), power=power)
     items, state = np.flatnonzero((data.item_domain == 0) & (np.bincount(data.item, minlength=data.n_items) > 0)), []
     for chain in range(posterior.n_chains):

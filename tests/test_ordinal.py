@@ -281,9 +281,8 @@ def test_joint_score_of_an_unknown_user(fitted):
     batch = posterior.data.encode(rows, need_value=True)
     pop, rng, parts = model.population(latents, posterior.schema), np.random.default_rng(5), []
     for s in range(len(pop.user_cov)):
-        vector = pop.user["user_vector"][s].numpy() + rng.multivariate_normal(
-            np.zeros(2), pop.user_cov[s, -1].double().numpy(), 400
-        )
+        root = np.linalg.cholesky(pop.user_cov[s, -1].double().numpy())
+        vector = pop.user["user_vector"][s].numpy() + rng.standard_normal((400, 2)) @ root.T
         item = latents["item_vector"][s, torch.from_numpy(np.array(batch.item))].numpy()
         at = vector[:, :1] + item[:, 0] + vector[:, 1:] @ item[:, 1:].T
         x = float(pop.user["user_log_precision"][s, -1])

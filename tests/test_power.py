@@ -19,7 +19,7 @@ from bayesrec.diagnostics import powers
 from bayesrec.errors import DataError
 from bayesrec.inference.base import fit_unchecked
 from bayesrec.inference.nuts import joint
-from bayesrec.inference.svi import Bound
+from bayesrec.inference.bound import bound_of
 from bayesrec.models.base import Schema
 
 MODEL = br.models.TransferMF(rank=2)
@@ -69,14 +69,14 @@ def test_who_informs_whom_at_half_the_power(data):
 def test_densities_of_svi_and_nuts_at_half_the_power(data):
     schema, rng = Schema.of(data), np.random.default_rng(0)
     once, double = schema.table(data), twice(schema, data)
-    first = Bound(MODEL, schema, once, rng)
-    latents, _ = first.guide.sample()
+    first = bound_of(MODEL, schema, once, rng, "rows")
+    latents, _ = first.guide.sample(first.guide.take())
     with torch.no_grad():
-        want = first.evidence(latents, first.rated)
-        second = Bound(HALF, schema, double, np.random.default_rng(0))
-        torch.testing.assert_close(second.evidence(latents, second.rated), want, rtol=1e-5, atol=1e-3)
-        full = Bound(MODEL, schema, double, np.random.default_rng(0))
-        assert abs(float(full.evidence(latents, full.rated) - want)) > 1
+        want = first.ratings(latents, first.parts.whole())
+        second = bound_of(HALF, schema, double, np.random.default_rng(0), "rows")
+        torch.testing.assert_close(second.ratings(latents, second.parts.whole()), want, rtol=1e-5, atol=1e-3)
+        full = bound_of(MODEL, schema, double, np.random.default_rng(0), "rows")
+        assert abs(float(full.ratings(latents, full.parts.whole()) - want)) > 1
 
     def log_density(model):
         program = joint(model, schema, data)
