@@ -161,14 +161,15 @@ def _finish(a, inverse, n, normals, out, fine):
     """Draw rows (n, size) from the first ``n`` systems; which were positive definite, ``fine``. The others are left alone."""
     size = out.shape[1]
     factor(a, inverse)
-    for lane in range(n):
-        fine[lane] = good(inverse, lane)
-        for i in range(size):
+    for i in range(size):
+        for lane in range(n):
             a[i, size, lane] += normals[lane, i]
     solve(a, inverse)
     for lane in range(n):
-        if fine[lane]:
-            for i in range(size):
+        fine[lane] = good(inverse, lane)
+    for i in range(size):
+        for lane in range(n):
+            if fine[lane]:
                 out[lane, i] = a[i, size, lane]
 
 

@@ -18,8 +18,8 @@ from bayesrec.conjugate import Table
 from bayesrec.diagnostics import powers
 from bayesrec.errors import DataError
 from bayesrec.inference.base import fit_unchecked
-from bayesrec.inference.nuts import joint
 from bayesrec.inference.bound import bound_of
+from bayesrec.inference.nuts import joint
 from bayesrec.models.base import Schema
 
 MODEL = br.models.TransferMF(rank=2)
