@@ -83,7 +83,7 @@ def joint(prior, mean, cov, maps):
     out = np.zeros((design.shape[1], design.shape[1] + 1))
     half = np.ascontiguousarray(design.T) @ inverse
     out[:, :-1] = half @ design
-    out[:, -1] = half @ mean
+    out[:, -1] = half @ np.ascontiguousarray(mean)
     for k in range(n_sources):
         for i in range(n):
             out[k * n + i, k * n + i] += prior[k, i]

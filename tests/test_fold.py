@@ -34,7 +34,7 @@ def collective(data):
     return br.fit(br.models.CollectiveMF(rank=2), data, br.Gibbs(draws=30, warmup=30, chains=2), progress=False)
 
 
-@pytest.mark.parametrize("name", ["collective", "transfer"])
+@pytest.mark.parametrize("name", [pytest.param("collective", marks=pytest.mark.slow), "transfer"])
 def test_compiled_chains_have_the_law_of_the_blocks(name, request, newcomers, monkeypatch):
     """Moments of every site of both users: z scores over thinned draws, 1 in 10,000 runs fails by chance."""
     many = _repeated(request.getfixturevalue(name), 25)

@@ -279,7 +279,7 @@ def test_names_targets_and_options(tmp_path):
 def test_types_that_cannot_be_mixed(tmp_path):
     ratings().to_parquet(tmp_path / "a.parquet")
     text(ratings()).to_parquet(tmp_path / "b.parquet")
-    refused(tmp_path, r"column 'item' holds string in .*b\.parquet' and int64 in the files before; cast")
+    refused(tmp_path, r"column 'item' holds (large_)?string in .*b\.parquet' and int64 in the files before; cast")
 
 
 def test_damaged_files(tmp_path):

@@ -52,7 +52,7 @@ class ModelConformance:
     Subclass it under a name that begins with ``Test`` and set ``model`` and ``uses_source``. The tests are a grid:
     a check of the fit runs for every likelihood and every method, a check of the model alone once for every
     likelihood, and every method but Gibbs is held against Gibbs. A test is called ``test_row_order[Gaussian-SVI]``.
-    Cells of NUTS take minutes and carry the marker ``slow``: ``-m "not slow"`` leaves them out.
+    Cells of NUTS, and of other likelihoods than the model's own under SVI and VMP, carry the marker ``slow``.
 
     One short fit is shared by the tests of a cell. Seeds are fixed. Were they not, relabelling would fail by chance
     once in a thousand runs of a cell, and agreement with Gibbs as :mod:`bayesrec.testing.agreement` says.
@@ -121,7 +121,9 @@ class ModelConformance:
         cells = []
         for likelihood in self._rows():
             for method in self._columns(getattr(metafunc.function, "columns", "all"), likelihood):
-                marks = [pytest.mark.slow] if isinstance(method, NUTS) or likelihood in self.slow else []
+                other = likelihood != self.model.likelihood and not isinstance(method, Gibbs)
+                slow = other or likelihood in self.slow or isinstance(method, NUTS)
+                marks = [pytest.mark.slow] if slow else []
                 name = f"{_label(likelihood)}-{type(method).__name__}"
                 cells.append(pytest.param((likelihood, method), id=name, marks=marks))
         metafunc.parametrize("case", cells, indirect=True, scope="class")
