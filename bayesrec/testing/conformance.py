@@ -120,9 +120,10 @@ class ModelConformance:
         metafunc.config.addinivalue_line("markers", "slow: fits of minutes")
         cells = []
         for likelihood in self._rows():
-            for method in self._columns(getattr(metafunc.function, "columns", "all"), likelihood):
+            which = getattr(metafunc.function, "columns", "all")
+            for method in self._columns(which, likelihood):
                 other = likelihood != self.model.likelihood and not isinstance(method, Gibbs)
-                slow = other or likelihood in self.slow or isinstance(method, NUTS)
+                slow = (other and which != "refused") or likelihood in self.slow or isinstance(method, NUTS)
                 marks = [pytest.mark.slow] if slow else []
                 name = f"{_label(likelihood)}-{type(method).__name__}"
                 cells.append(pytest.param((likelihood, method), id=name, marks=marks))
