@@ -146,7 +146,7 @@ def transfer_rows(
     normals = np.empty((len(keys), table.n_users, size))
     uniforms = rng.random((n_sources, table.n_users))
     theta, phi, used = np.empty(shape[1:]), np.empty(shape), np.empty(shape)
-    on, log_odds = gate.copy(), np.empty(shape[:2])
+    on, log_odds = gate.copy(), np.empty(shape[:2])  # the log odds are there for tests
 
     def run(first, last):
         for key, out in zip(keys, normals, strict=True):
@@ -248,7 +248,7 @@ def nested_scales(within, between, x, seen, prior_scale, rng, dof=3.0):
     count, x = seen.sum(0), np.where(seen, x, 0.0)
     share = x.sum(0) ** 2 / np.maximum(count, 1)  # of a user's sum of squares, what their mean explains
     users, shares = np.bincount(count), np.bincount(count, share)
-    inside = float((x**2).sum() - share.sum())
+    inside, right = float((x**2).sum() - share.sum()), 0.5 * math.pi
     groups = [(n, float(users[n]), float(shares[n])) for n in np.flatnonzero(users) if n > 0]
 
     def log_density(w: float, b: float) -> float:
@@ -262,21 +262,19 @@ def nested_scales(within, between, x, seen, prior_scale, rng, dof=3.0):
         return out - 0.5 * (dof + 1.0) * sum(math.log1p((s / prior_scale) ** 2 / dof) for s in (w, b))
 
     def of_length(t: float) -> float:
-        tan = math.tan(0.5 * math.pi * t)
-        radius = prior_scale * tan
-        if radius <= 0.0:
+        tan = math.tan(right * t)
+        if tan <= 0.0:
             return -math.inf
-        return log_density(radius * cos, radius * sin) + math.log(radius) + math.log1p(tan * tan)
+        length = prior_scale * tan
+        return log_density(length * cos, length * sin) + math.log(length) + math.log1p(tan * tan)
+
+    def of_angle(t: float) -> float:
+        return log_density(radius * math.cos(right * t), radius * math.sin(right * t))
 
     radius = math.hypot(within, between)
-    turn = lambda t: (math.cos(0.5 * math.pi * t), math.sin(0.5 * math.pi * t))  # noqa: E731
-    angle = unit_slice(
-        lambda t: log_density(*(radius * part for part in turn(t))), math.atan2(between, within) / (0.5 * math.pi), rng
-    )
-    cos, sin = turn(angle)
-    radius = prior_scale * math.tan(
-        0.5 * math.pi * unit_slice(of_length, math.atan(radius / prior_scale) / (0.5 * math.pi), rng)
-    )
+    angle = right * unit_slice(of_angle, math.atan2(between, within) / right, rng)
+    cos, sin = math.cos(angle), math.sin(angle)
+    radius = prior_scale * math.tan(right * unit_slice(of_length, math.atan(radius / prior_scale) / right, rng))
     return np.float64(radius * cos), np.float64(radius * sin)
 
 

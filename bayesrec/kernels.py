@@ -13,7 +13,7 @@ from bayesrec.jit import compiled, reordered
 from bayesrec.lanes import add, aligned, arrange, evidence, factor, fill, good, solve, systems
 from bayesrec.rows import JITTER, accumulate, draw_rows, padded, room
 from bayesrec.streams import normals
-from bayesrec.tiles import LANES
+from bayesrec.vectors import LANES
 
 __all__ = ["draw_rows", "grams", "normals", "row_errors", "row_scores", "take", "transfer_rows"]
 

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bayesrec.jit import compiled
-from bayesrec.tiles import F64, FLOATS, I32, I64, LANES, VECTOR, address, fma_of, load, loop, splat, store
+from bayesrec.vectors import F64, FLOATS, I32, I64, LANES, VECTOR, address, fma_of, load, loop, splat, store
 
 __all__ = ["add", "aligned", "arrange", "evidence", "factor", "fill", "good", "solve", "systems"]
 

@@ -10,17 +10,8 @@ import numpy as np
 
 from bayesrec.jit import compiled
 from bayesrec.lanes import aligned, arrange, factor, good, solve, systems
-from bayesrec.tiles import (
-    LANES,
-    address,
-    corner_add,
-    gather,
-    gather_half,
-    short_add,
-    tall_add,
-    taller_add,
-    tile_add,
-)
+from bayesrec.tiles import corner_add, gather, gather_half, short_add, tall_add, taller_add, tile_add
+from bayesrec.vectors import LANES, address
 
 __all__ = ["JITTER", "accumulate", "draw_rows", "padded", "room"]
 

@@ -10,102 +10,13 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-__all__ = [
-    "F64",
-    "FLOATS",
-    "I32",
-    "I64",
-    "LANES",
-    "VECTOR",
-    "address",
-    "corner_add",
-    "fma_of",
-    "gather",
-    "gather_half",
-    "load",
-    "loop",
-    "short_add",
-    "splat",
-    "store",
-    "tall_add",
-    "taller_add",
-    "tile_add",
-]
+from bayesrec.vectors import F64, FLOATS, I64, LANES, VECTOR, fma_of, load, loop, splat, store
 
-LANES = 8
-F64, I32, I64 = ir.DoubleType(), ir.IntType(32), ir.IntType(64)
-VECTOR, HALF = ir.VectorType(F64, LANES), ir.VectorType(F64, LANES // 2)
-FLOATS, WHOLES = types.CPointer(types.float64), types.CPointer(types.int32)
+__all__ = ["corner_add", "gather", "gather_half", "short_add", "tall_add", "taller_add", "tile_add"]
 
-
-def load(builder, pointer, kind=VECTOR):
-    """A vector from numbers that stand side by side."""
-    value = builder.load(builder.bitcast(pointer, kind.as_pointer()))
-    value.align = 8
-    return value
-
-
-def store(builder, value, pointer):
-    """Write a vector."""
-    builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = 8
-
-
-def splat(builder, number, kind=VECTOR):
-    """A vector of equal numbers."""
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(I32, 0))
-    lanes = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
-    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
-
-
-def fma_of(builder, kind=VECTOR):
-    """The function a b + c of three vectors."""
-    function_type = ir.FunctionType(kind, [kind] * 3)
-    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.fma.v{kind.count}f64")
-    return lambda a, b, c: builder.call(function, [a, b, c])
-
-
-def loop(builder, count, kinds, body):
-    """Sum in registers: ``body(q, sums)`` returns the new sums, vectors of these kinds, for q < count."""
-    entry, zeros = builder.block, [ir.Constant(kind, [0.0] * kind.count) for kind in kinds]
-    loop, done = (builder.append_basic_block(name) for name in ("loop", "done"))
-    builder.cbranch(builder.icmp_signed(">", count, ir.Constant(I64, 0)), loop, done)
-    builder.position_at_end(loop)
-    q = builder.phi(I64)
-    q.add_incoming(ir.Constant(I64, 0), entry)
-    sums = [builder.phi(kind) for kind in kinds]
-    new = body(q, sums)
-    following = builder.add(q, ir.Constant(I64, 1))
-    q.add_incoming(following, loop)
-    for phi, zero, value in zip(sums, zeros, new, strict=True):
-        phi.add_incoming(zero, entry)
-        phi.add_incoming(value, loop)
-    builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
-    builder.position_at_end(done)
-    out = [builder.phi(kind) for kind in kinds]
-    for phi, zero, value in zip(out, zeros, new, strict=True):
-        phi.add_incoming(zero, entry)
-        phi.add_incoming(value, loop)
-    return out
-
-
-def _address(typingctx, array):
-    pointers = {types.float64: FLOATS, types.int32: WHOLES}
-    if array.dtype not in pointers or array.layout != "C":
-        raise TypingError(f"address() reads contiguous arrays of float64 or int32, not {array}")
-    pointer = pointers[array.dtype]
-
-    def codegen(context, builder, signature, args):
-        return context.make_array(signature.args[0])(context, builder, args[0]).data
-
-    return pointer(array), codegen
-
-
-#: where the numbers of a contiguous array begin
-address: Any = intrinsic(_address)
+HALF, WHOLES = ir.VectorType(F64, LANES // 2), types.CPointer(types.int32)
 
 
 def _tile(parts):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bayesrec import lanes
-from bayesrec.tiles import LANES
+from bayesrec.vectors import LANES
 
 
 def problem(n, rng):

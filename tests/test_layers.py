@@ -15,8 +15,8 @@ LAYERS = (
     ("data",),
     ("datasets",),
     ("tables",),
-    ("jit", "tiles", "workers"),
-    ("lanes", "streams"),
+    ("jit", "vectors", "workers"),
+    ("lanes", "streams", "tiles"),
     ("rows",),
     (
         "batched",
@@ -65,6 +65,7 @@ PANDAS_FREE = (
     "tails",
     "table",
     "tiles",
+    "vectors",
     "whole",
     "blocks",
     "distributions",

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import multivariate_normal
+from test_svi_parts import triangle
 
 import bayesrec as br
 from bayesrec.distributions import LogCholesky
@@ -159,7 +160,7 @@ def test_volume_is_entropy_and_jacobian(model):
         normals = [torch.distributions.Normal(guide.loc[k], guide.log_sd[k].exp()).entropy().sum() for k in guide.alone]
         users = guide.members["user"]
         loc, log_sd, below = users.tables
-        tril = log_sd.exp().unsqueeze(-1) * users.triangle(below)
+        tril = log_sd.exp().unsqueeze(-1) * triangle(users, below)
         entropy = torch.distributions.MultivariateNormal(loc, scale_tril=tril).entropy().sum()
         jacobian = sum(t.log_abs_det_jacobian(t.inv(latents[k]), latents[k]).sum() for k, t in guide.transforms.items())
         assert volume.item() == pytest.approx((sum(normals) + entropy + jacobian).item())

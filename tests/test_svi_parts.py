@@ -100,6 +100,16 @@ def test_the_mean_over_all_parts_is_the_whole(name, fault):
     assert torch.allclose(mean, whole, rtol=1e-9, atol=1e-9) != fault
 
 
+def triangle(members, below):
+    """The unit lower triangles that scaled by the sds are the Cholesky factors, (member, S, S)."""
+    size = members.free.shape[1]
+    out = torch.eye(size, dtype=below.dtype).repeat(len(below), 1, 1)
+    if members.whole:
+        row, column = np.tril_indices(size, -1)
+        out[:, row, column] = below
+    return out
+
+
 def pyros_guide(bound):
     """The same approximation as a Pyro program."""
     guide = bound.guide
@@ -111,7 +121,7 @@ def pyros_guide(bound):
             pyro.sample(name, law.to_event(len(law.batch_shape)))
         for axis, members in guide.members.items():
             loc, log_sd, below = members.tables
-            tril = log_sd.exp().unsqueeze(-1) * members.triangle(below)
+            tril = log_sd.exp().unsqueeze(-1) * triangle(members, below)
             rows = pyro.distributions.MultivariateNormal(loc, scale_tril=tril).to_event(1)
             value = pyro.sample(f"_{axis}", rows, infer={"is_auxiliary": True})
             for name, x in members._as_sites(value).items():
@@ -149,7 +159,7 @@ def test_the_elbo_is_that_of_pyro(likelihood, guide):
                 loc, log_sd, below = members.tables
                 apart = (drawn.nodes[f"_{axis}"]["value"] - loc) / log_sd.exp()
                 noise[axis] = torch.linalg.solve_triangular(
-                    members.triangle(below), apart.unsqueeze(-1), upper=False
+                    triangle(members, below), apart.unsqueeze(-1), upper=False
                 ).squeeze(-1)
             ours = float(bound.elbo(bound.parts.whole(), bound.guide.take(), noise))
         squares = sum(float((x.square() - 1.0).sum()) for x in noise.values())

@@ -125,9 +125,9 @@ class Members:
         }
         self.free = ~self._as_rows(masks)
         size = loc.shape[1]
-        self.below = torch.tril_indices(size, size, -1)
-        self.flat = self.below[0] * size + self.below[1]
-        n_below = self.below.shape[1] if whole else 0
+        row, column = torch.tril_indices(size, size, -1)
+        self.flat = row * size + column
+        n_below = len(self.flat) if whole else 0
         #: means, log sds, and what is below the diagonal of a unit lower triangle
         self.tables = [
             loc.clone(),
@@ -139,14 +139,6 @@ class Members:
         """The parameters of some members, or of all."""
         some = [x.detach() if rows is None else x.index_select(0, rows) for x in self.tables]
         return [x.requires_grad_() for x in some]
-
-    def triangle(self, below: Tensor) -> Tensor:
-        """The unit lower triangles that scaled by the sds are the Cholesky factors, (member, S, S)."""
-        size = self.free.shape[1]
-        out = torch.eye(size, dtype=below.dtype).repeat(len(below), 1, 1)
-        if self.whole:
-            out[:, self.below[0], self.below[1]] = below
-        return out
 
     def sample(self, rows: Tensor | None, tensors: list[Tensor], noise: Tensor | None = None) -> tuple[Latents, Tensor]:
         """One draw of the members' sites, and the entropy of each member's normal, (member,)."""

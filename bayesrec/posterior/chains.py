@@ -114,19 +114,29 @@ def _transfer_prior(model: TransferMF, held: dict[str, np.ndarray], chain: int, 
 
 
 @compiled
-def _squares(cells, index, value, items, vector, noise, out, first, last):
-    """Sums of squared residuals (domain, user) in units of the domain's noise."""
+def _squares(d, cells, index, value, items, vector, noise, out, first, last):
+    """Sums of squared residuals of users first..last in domain d, in units of its noise, to ``out`` (domain, user)."""
     n_domains, size = out.shape[0], vector.shape[1]
     for u in range(first, last):
+        total = 0.0
+        for t in range(cells[u * n_domains + d], cells[u * n_domains + d + 1]):
+            item = items[index[t]]
+            e = value[t] - vector[u, 0] - item[0]
+            for k in range(1, size):
+                e -= vector[u, k] * item[k]
+            total += e * e
+        out[d, u] = total / noise[d] ** 2
+
+
+@compiled
+def _weigh(cells, x, noise, bound, weight, first, last):
+    """The precision of each rating of users first..last."""
+    n_domains = len(noise)
+    for u in range(first, last):
         for d in range(n_domains):
-            total = 0.0
+            w = np.exp(bound * np.tanh(x[d, u] / bound)) / noise[d] ** 2
             for t in range(cells[u * n_domains + d], cells[u * n_domains + d + 1]):
-                item = items[index[t]]
-                e = value[t] - vector[u, 0] - item[0]
-                for k in range(1, size):
-                    e -= vector[u, k] * item[k]
-                total += e * e
-            out[d, u] = total / noise[d] ** 2
+                weight[t] = w
 
 
 @compiled
@@ -179,11 +189,7 @@ def _chain(
         for _ in range(sweeps if s else warm):
             key = keys[step]
             step += 1
-            for u in range(first, last):
-                for d in range(n_domains):
-                    w = np.exp(bound * np.tanh(x[d, u] / bound)) / noise[s, d] ** 2
-                    for t in range(cells[u * n_domains + d], cells[u * n_domains + d + 1]):
-                        weight[t] = w
+            _weigh(cells, x, noise[s], bound, weight, first, last)
             kernels.normals(key[0], normal, first, last)
             bad += kernels.draw_rows(
                 pointers, index, value, weight, items[s], group, precision[s : s + 1], linear[s : s + 1], normal, vector,
@@ -191,7 +197,8 @@ def _chain(
             )[0]  # fmt: skip
             if not user_noise:
                 continue
-            _squares(cells, index, value, items[s], vector, noise[s], squares, first, last)
+            for d in range(n_domains):
+                _squares(d, cells, index, value, items[s], vector, noise[s], squares, first, last)
             bad += _levels(
                 x, level, squares, count, between[s], within[s], bound, key, (moved, shift, zeros, no_shift, one, leaf), first,
                 last,
@@ -236,11 +243,7 @@ def _transfer_chain(
         for _ in range(sweeps if s else warm):
             key = keys[step]
             step += 1
-            for u in range(first, last):
-                for d in range(n_domains):
-                    w = np.exp(bound * np.tanh(x[d, u] / bound)) / noise[s, d] ** 2
-                    for t in range(cells[u * n_domains + d], cells[u * n_domains + d + 1]):
-                        weight[t] = w
+            _weigh(cells, x, noise[s], bound, weight, first, last)
             for k in range(n_normals):
                 kernels.normals(key[base + k], normal[k], first, last)
             for u in range(first, last):
@@ -255,15 +258,7 @@ def _transfer_chain(
                 continue
             for d in range(n_domains):
                 mine = theta if d == n_sources else phi[d]
-                for u in range(first, last):
-                    total = 0.0
-                    for t in range(cells[u * n_domains + d], cells[u * n_domains + d + 1]):
-                        item = items[s, index[t]]
-                        e = value[t] - mine[u, 0] - item[0]
-                        for k in range(1, size):
-                            e -= mine[u, k] * item[k]
-                        total += e * e
-                    squares[d, u] = total / noise[s, d] ** 2
+                _squares(d, cells, index, value, items[s], mine, noise[s], squares, first, last)
             bad += _levels(x, level, squares, count, between[s], within[s], bound, key, room, first, last)
         vectors[s, first:last] = theta[first:last]
         sources[s, :, first:last] = phi[:, first:last]

@@ -11,22 +11,15 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
+
+from bayesrec.vectors import F32, I64, address, fma_of, load, splat, store
 
 __all__ = ["LANES", "TALL", "WIDE", "address", "fused", "fused_tile", "gap_tile", "score_tile"]
 
 LANES, WIDE, TALL = 16, 2, 4
-F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VECTOR, POINTER = ir.VectorType(F32, LANES), types.CPointer(types.float32)
 WHOLE, REAL = types.int64, types.float32
-
-
-def _address(typingctx, array):
-    def codegen(context, builder, signature, args):
-        return context.make_array(signature.args[0])(context, builder, args[0]).data
-
-    return POINTER(array), codegen
 
 
 def _fused(typingctx, a, b, c):
@@ -42,45 +35,26 @@ def _at(builder: Any, pointer: Any, *places: Any) -> Any:
     return pointer
 
 
-def _splat(builder: Any, number: Any) -> Any:
-    unset, first = ir.Constant(VECTOR, ir.Undefined), ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
-    return builder.shuffle_vector(builder.insert_element(unset, number, ir.Constant(I32, 0)), unset, first)
-
-
-def _load(builder: Any, pointer: Any) -> Any:
-    value = builder.load(builder.bitcast(pointer, VECTOR.as_pointer()))
-    value.align = 4
-    return value
-
-
-def _store(builder: Any, value: Any, pointer: Any) -> None:
-    builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer())).align = 4
-
-
-def _fma(builder: Any, *factors: Any) -> Any:
-    kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), factors)
-
-
 def _products(builder: Any, users: Any, stride: Any, items: Any, n_items: Any, size: Any, fuse: bool) -> list[Any]:
     """Sums (TALL * WIDE vectors) over the components of TALL users, ``stride`` apart, and a strip of items (R, n_items)."""
 
     def vectors(row: Any) -> list[Any]:
-        return [_load(builder, _at(builder, row, b * LANES)) for b in range(WIDE)]
+        return [load(builder, _at(builder, row, b * LANES), VECTOR) for b in range(WIDE)]
 
     lines = [_at(builder, users, builder.mul(stride, ir.Constant(I64, a))) for a in range(TALL)]
     bias = vectors(items)
-    start = [builder.fadd(_splat(builder, builder.load(line)), c) for line in lines for c in bias]
+    start = [builder.fadd(splat(builder, builder.load(line), VECTOR), c) for line in lines for c in bias]
     entry = builder.block
     loop, done = (builder.append_basic_block(name) for name in ("loop", "done"))
     builder.branch(loop)
     builder.position_at_end(loop)
     k, sums = builder.phi(I64), [builder.phi(VECTOR) for _ in start]
     right = vectors(_at(builder, items, builder.mul(k, n_items)))
-    left = [_splat(builder, builder.load(_at(builder, line, k))) for line in lines]
+    left = [splat(builder, builder.load(_at(builder, line, k)), VECTOR) for line in lines]
     pairs = [(p, q) for p in left for q in right]
     if fuse:
-        new = [_fma(builder, p, q, total) for (p, q), total in zip(pairs, sums, strict=True)]
+        fma = fma_of(builder, VECTOR)
+        new = [fma(p, q, total) for (p, q), total in zip(pairs, sums, strict=True)]
     else:
         new = [builder.fadd(total, builder.fmul(p, q)) for (p, q), total in zip(pairs, sums, strict=True)]
     following = builder.add(k, ir.Constant(I64, 1))
@@ -101,11 +75,11 @@ def _scaled(fuse: bool) -> Callable[..., Any]:
         def codegen(context, builder, signature, args):
             users, stride, items, n_items, size, scale, center, out, out_stride = args
             new = _products(builder, users, stride, items, n_items, size, fuse)
-            factor, shift = _splat(builder, scale), _splat(builder, center)
+            factor, shift = splat(builder, scale, VECTOR), splat(builder, center, VECTOR)
             for place, total in enumerate(new):
                 a, b = divmod(place, WIDE)
                 pointer = _at(builder, out, builder.mul(out_stride, ir.Constant(I64, a)), b * LANES)
-                _store(builder, builder.fadd(builder.fmul(total, factor), shift), pointer)
+                store(builder, builder.fadd(builder.fmul(total, factor), shift), pointer)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -121,15 +95,14 @@ def _gaps(typingctx, users, stride, items, n_items, size, first, total, squares)
         users, stride, items, n_items, size, first, total, squares = args
         for place, product in enumerate(_products(builder, users, stride, items, n_items, size, False)):
             here = [_at(builder, pointer, place * LANES) for pointer in (first, total, squares)]
-            gap = builder.fsub(product, _load(builder, here[0]))
-            _store(builder, builder.fadd(_load(builder, here[1]), gap), here[1])
-            _store(builder, builder.fadd(_load(builder, here[2]), builder.fmul(gap, gap)), here[2])
+            gap = builder.fsub(product, load(builder, here[0], VECTOR))
+            store(builder, builder.fadd(load(builder, here[1], VECTOR), gap), here[1])
+            store(builder, builder.fadd(load(builder, here[2], VECTOR), builder.fmul(gap, gap)), here[2])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-address: Any = intrinsic(_address)
 fused: Any = intrinsic(_fused)
 score_tile: Any = intrinsic(_scaled(False))
 fused_tile: Any = intrinsic(_scaled(True))
