@@ -12,10 +12,10 @@ demo: $(STAMP)
 	$(BIN)/bayesrec demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow --timeout 3600
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --timeout 3600
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from bayesrec.inference import nuts
 from bayesrec.inference.start import warm_start
 from bayesrec.models.base import Batch, Schema
 from bayesrec.posterior.arviz import log_prior
+from bayesrec.testing import example_frame
 
 MODELS = [br.models.PMF(rank=2), br.models.CollectiveMF(rank=1), br.models.TransferMF(rank=2)]
 
@@ -95,3 +96,18 @@ def test_agrees_with_gibbs():
             tables.append(posterior.diagnostics().loc[names])
     error = sum(t["sd"] ** 2 / t["ess_bulk"] for t in tables) ** 0.5
     assert ((tables[0]["mean"] - tables[1]["mean"]).abs() / error < 4).all()
+
+
+def test_units_and_densities_do_not_depend_on_the_order_of_the_rows():
+    """To the last bit, in any order: a bit is enough to send a trajectory elsewhere."""
+    frame, rng, found = example_frame(), np.random.default_rng(0), []
+    model = br.models.TransferMF(rank=1)
+    for order in [np.arange(len(frame)), *(rng.permutation(len(frame)) for _ in range(20))]:
+        data = br.Interactions.from_frame(frame.iloc[order], target="target")
+        schema = Schema.of(data)
+        with nuts._double(), pyro.poutine.seed(rng_seed=1):
+            trace = pyro.poutine.trace(nuts.joint(model, schema, data)).get_trace()
+            found.append((*schema.center, *schema.scale, float(trace.log_prob_sum())))
+    assert len(set(found)) == 1
+    values = frame.query("domain == 'target'")["rating"].to_numpy()
+    assert len({rng.permutation(values).std() for _ in range(20)}) > 1  # planted: sums in the order of the rows

@@ -308,6 +308,7 @@ def test_threads_change_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:NUTS will take about")  # on a machine that does other things too
 def test_gibbs_agrees_with_nuts():
     """Logarithms of expected counts; the fits' Monte Carlo error is about .03."""
     frame = plays().query("user < 12")

@@ -157,8 +157,9 @@ class NUTS(Method):
 
 def joint(model: Model, schema: Schema, data: Interactions) -> Callable[[], None]:
     """The Pyro program of prior and observed ratings, in sd units."""
-    batch = Batch(*(torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain)))
-    value = torch.from_numpy(schema.standardise(data.value, data.domain))
+    order = np.lexsort((data.domain, data.item, data.user))  # sums do not depend on the order of a table's rows
+    batch = Batch(*(torch.from_numpy(x[order]) for x in (data.user, data.item, data.domain)))
+    value = torch.from_numpy(schema.standardise(data.value, data.domain)[order])
     exponents = model.exponents(schema.n_domains)
 
     def program() -> None:

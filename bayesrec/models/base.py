@@ -64,7 +64,8 @@ class Schema:
     def of(cls, data: Interactions, likelihood: Likelihood | None = None) -> Schema:
         """Read sizes and units off the training data, as the likelihood (Gaussian) has it."""
         likelihood = likelihood or Gaussian()
-        units = likelihood.units([data.value[data.domain == code] for code in range(len(data.domains))])
+        # sorted: sums are then the same to the last bit, whatever the order of the rows
+        units = likelihood.units([np.sort(data.value[data.domain == code]) for code in range(len(data.domains))])
         center, scale = np.array([one.center for one in units]), np.array([one.scale for one in units])
         levels = tuple(one.levels for one in units)
         item_domain = torch.from_numpy(np.array(data.item_domain))

@@ -97,7 +97,7 @@ class ModelConformance:
         Gibbs(draws=40, warmup=20, chains=2),
         VMP(passes=5, draws=15, chains=2),
         SVI(steps=5, draws=15, chains=2),
-        NUTS(draws=15, warmup=5, chains=2, max_tree_depth=3),
+        NUTS(draws=15, warmup=10, chains=2, max_tree_depth=3),
     )
     refuses: ClassVar[tuple[type[Method], ...]] = ()
 
