@@ -63,7 +63,10 @@ class Workers:
                 total = total + run(*span)
 
         others = [self.pool.submit(work) for _ in range(min(self.n, len(spans)) - 1)] if self.pool else []
-        return work() + sum(future.result() for future in others)
+        mine = work()
+        return mine + sum(
+            future.result() for future in others if not future.cancel()
+        )  # who has not begun finds nothing left
 
 
 ALONE = Workers()

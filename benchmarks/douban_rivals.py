@@ -34,9 +34,11 @@ MODELS = {
     "PMF": br.models.PMF(rank=RANK),
     "CollectiveMF": br.models.CollectiveMF(rank=RANK),
     "TransferMF": br.models.TransferMF(rank=RANK),
+    "TransferMF, activity": br.models.TransferMF(rank=RANK, activity=True),
     "PMF, Ordinal": br.models.PMF(rank=RANK, likelihood=br.Ordinal()),
     "CollectiveMF, Ordinal": br.models.CollectiveMF(rank=RANK, likelihood=br.Ordinal()),
     "TransferMF, Ordinal": br.models.TransferMF(rank=RANK, likelihood=br.Ordinal()),
+    "TransferMF, Ordinal, activity": br.models.TransferMF(rank=RANK, likelihood=br.Ordinal(), activity=True),
 }
 
 

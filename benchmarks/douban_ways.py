@@ -1,11 +1,11 @@
 """Douban both ways, cold users: 20, 50 and 80% of the shared users lose all their target ratings (the protocol of EMCDR).
 
-Each cell has simple baselines, TransferMF, the same with its predictions put on a line that was fitted on users held out inside
-the training half, and, with BAYESREC_PEERS (see peers.py), SMURFF and myFM on both domains at once, all in the same run. "bias"
-is the mean residual, "rmse_unbiased" the RMSE without it, which nobody could know beforehand, "bias_user" the mean over users of
-their mean residuals, "bias_activity" the residual's correlation with the logarithm of the user's source ratings. "mae" is that of
-the mean, "mae_median" that of the predictive median. NLPD is that of densities and has no value for an ordinal likelihood, which
-gives probabilities; "levels" is the log loss of whole stars, which all have: a density counts by its mass within half a star.
+Each cell has simple baselines, TransferMF with and without activity=True (new users as they are met in ratings) and, with
+BAYESREC_PEERS (see peers.py), SMURFF and myFM on both domains at once, all in the same run. "bias" is the mean residual,
+"rmse_unbiased" the RMSE without it, which nobody could know beforehand, "bias_user" the mean over users of their mean residuals,
+"bias_activity" the residual's correlation with the logarithm of the user's source ratings. "mae" is that of the mean,
+"mae_median" that of the predictive median. NLPD is that of densities and has no value for an ordinal likelihood, which gives
+probabilities; "levels" is the log loss of whole stars, which all have: a density counts by its mass within half a star.
 
     python benchmarks/douban_ways.py [--seeds 0,1,2,3,4] [--ways music,book] [--betas 20,50,80] [--models ...]
     python benchmarks/douban_ways.py --choose    # variants, on cold users held out inside the training half
@@ -27,13 +27,13 @@ from bayesrec.inference.base import fit_unchecked
 from bayesrec.metrics import clustered_mean, crps_normal, rmse_difference
 
 METHOD = br.Gibbs(draws=200, warmup=200, chains=4)
-QUICK = br.Gibbs(draws=100, warmup=100, chains=2)  # enough for two numbers
 SIMPLE = {"global mean": global_mean, "item bias": item_bias, "+ rho x source user bias": bias_transfer}
 RIVALS = ("SMURFF, joint", "myFM, stacked")
 AGAINST = "+ rho x source user bias"
 MODELS = {
     "TransferMF": br.models.TransferMF(rank=8),
-    "TransferMF, Ordinal": br.models.TransferMF(rank=8, likelihood=br.Ordinal()),
+    "TransferMF, activity": br.models.TransferMF(rank=8, activity=True),
+    "TransferMF, Ordinal, activity": br.models.TransferMF(rank=8, likelihood=br.Ordinal(), activity=True),
 }
 # the first one is what the others change
 VARIANTS = {
@@ -111,20 +111,6 @@ def measured(
     }
 
 
-def line(model: br.models.TransferMF, train: br.Interactions, seed: int) -> dict[str, np.ndarray]:
-    """Intercept and slope of ratings on predictions, from a fifth of the users who are made cold inside the training half."""
-    rest, held = br.split.cold_users(train, fraction=0.2, seed=1000 + seed)
-    mean = fit_unchecked(model, rest, QUICK, seed).predict(held)["mean"].to_numpy()
-    slope, start = np.polyfit(mean, held.value, 1)
-    return {"line": np.array([start, slope])}
-
-
-def moved(arrays: dict[str, np.ndarray], found: dict[str, np.ndarray], y: np.ndarray) -> dict[str, np.ndarray]:
-    """Predictions on that line, as normal forecasts with the model's sds."""
-    start, slope = found["line"]
-    return normal({"mean": start + slope * arrays["mean"], "sd": arrays["sd"]}, y)
-
-
 def rival(label: str, seed: int, train: br.Interactions, test: br.Interactions) -> dict[str, np.ndarray]:
     """A rival's normal forecasts."""
     return normal(peer(label, seed, train, test), test.value)
@@ -136,7 +122,6 @@ def arms_of(
     seed: int,
     train: br.Interactions,
     test: br.Interactions,
-    recalibrated: tuple[str, ...] = (),
     rivals: tuple[str, ...] = (),
 ) -> dict[str, dict[str, np.ndarray]]:
     """Forecasts of the held-out rows by everybody, from cells."""
@@ -145,9 +130,6 @@ def arms_of(
         arms[label] = cell(
             f"{key}/{label.replace(', ', '-').replace(' ', '-')}", partial(answers, model, train, test, seed)
         )
-    for label in recalibrated:
-        found = cell(f"{key}/line-{label.replace(', ', '-')}", partial(line, models[label], train, seed))
-        arms[f"{label}, recalibrated"] = moved(arms[label], found, test.value)
     for label in rivals:
         arms[label] = cell(f"{key}/{label.replace(', ', '-')}", partial(rival, label, seed, train, test))
     return arms
@@ -176,8 +158,7 @@ def main() -> None:
                 if args.choose:
                     train, test = br.split.cold_users(train, fraction=0.2, seed=1000 + seed)
                     key = f"ways-choice/{target}/{beta}/{seed}"
-                again = () if args.choose else tuple(models)
-                arms = arms_of(key, models, seed, train, test, again, rivals)
+                arms = arms_of(key, models, seed, train, test, rivals)
                 activity = np.bincount(train.user[~train.is_target], minlength=train.n_users)[test.user]
                 for label, arrays in arms.items():
                     row = {"target": target, "cold": f"{beta}%", "model": label, "seed": seed}

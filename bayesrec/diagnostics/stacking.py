@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,9 +120,8 @@ def stack(
 
 def _models(model: Model, arms: Mapping[str, Model] | None) -> dict[str, Model]:
     if arms is None:
-        options: dict[str, Any] = {"rank": model.rank, "likelihood": model.likelihood, "features": model.features}
-        pooled = {} if getattr(model, "source", None) is not None else {"pooled": CollectiveMF(**options)}
-        return {"none": PMF(**options), "transfer": model} | pooled
+        pooled = {} if getattr(model, "source", None) is not None else {"pooled": CollectiveMF(**model.common)}
+        return {"none": PMF(**model.common), "transfer": model} | pooled
     bad = [name for name in arms if not isinstance(name, str) or name in RESERVED]
     if bad or not arms:
         raise DataError(f"arms must have names other than {', '.join(RESERVED)}, at least one; got {list(arms)}")

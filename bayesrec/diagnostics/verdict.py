@@ -171,7 +171,7 @@ def assess_transfer(
     seed = checked_seed(seed)
     _check_effect(min_effect)
     if baseline is None:
-        baseline = PMF(rank=model.rank, likelihood=model.likelihood, features=model.features)
+        baseline = PMF(**model.common)
     if getattr(baseline, "source", None) is not None:
         raise DataError(
             "the baseline must not see the source, and this one has a source prior; leave baseline out for PMF."

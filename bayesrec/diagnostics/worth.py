@@ -191,7 +191,7 @@ def worth_in_ratings(
     steps, sequential = _checked(sizes, model, data), getattr(model, "source", None) is not None
     most = steps[-1]
     if baseline is None:
-        baseline = PMF(rank=model.rank, likelihood=model.likelihood, features=model.features)
+        baseline = PMF(**model.common)
     order = own_order(data, seed)
     frames = []
     for _, test in kfold(model, data, folds, most, seed):

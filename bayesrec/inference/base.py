@@ -20,6 +20,7 @@ from bayesrec.data.seeds import checked_seed
 from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
 from bayesrec.models.base import Batch, Model, Schema
 from bayesrec.posterior import Posterior
+from bayesrec.posterior.activity import check_activity, met_by_ratings
 from bayesrec.posterior.arviz import axes, row_axis
 
 __all__ = ["Method", "fit", "fit_unchecked", "sample_prior"]
@@ -148,10 +149,13 @@ def fit(
     view = _view(model, data)
     model = model.bound(view, data)
     model.check(view)
+    if model.activity:
+        check_activity(method, watch)
     more: dict[str, Any] = (
         {} if device == "cpu" and watch is None else {"device": device, "watch": _watched_rows(view, watch)}
     )
-    return method.run(model, view, Schema.of(view, model.likelihood), seed, progress, checkpoint, **more)
+    posterior = method.run(model, view, Schema.of(view, model.likelihood), seed, progress, checkpoint, **more)
+    return met_by_ratings(posterior, seed) if model.activity else posterior
 
 
 def _check_device(device: Any) -> None:
@@ -180,7 +184,8 @@ def fit_unchecked(model: Model, data: Interactions, method: Method, seed: int, p
     """Fit without asking whether the model has a source: the other arm of a negative-transfer gap."""
     view = _view(model, data)
     model = model.bound(view, data)
-    return method.run(model, view, Schema.of(view, model.likelihood), seed, progress)
+    posterior = method.run(model, view, Schema.of(view, model.likelihood), seed, progress)
+    return met_by_ratings(posterior, seed) if model.activity else posterior
 
 
 def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int = 0) -> Any:

@@ -187,11 +187,15 @@ class Model(ABC):
         ``Gaussian()`` unless given; ``{domain: likelihood}`` gives each domain its own.
     features : bool
         Whether the prior means of users and items depend on ``user_features`` and ``item_features`` of the data.
+    activity : bool
+        Whether whoever has not rated in the target is taken for the user of a random rating there, not for a random person:
+        people who rate much are met more often, and rate otherwise. See docs/models/pmf.md.
     """
 
     rank: int = 8
     likelihood: Likelihood = Gaussian()
     features: bool = field(default=False, kw_only=True)
+    activity: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, (int, np.integer)) or self.rank < 1:
@@ -203,6 +207,8 @@ class Model(ABC):
             raise DataError(f"likelihood must be a likelihood such as Gaussian(), not {self.likelihood!r}")
         if not isinstance(self.features, bool):
             raise DataError(f"features must be True or False, not {self.features!r}; the features come with the data")
+        if not isinstance(self.activity, bool):
+            raise DataError(f"activity must be True or False, not {self.activity!r}")
 
     @property
     @abstractmethod
@@ -227,6 +233,17 @@ class Model(ABC):
     def with_features(self, data: Interactions) -> Interactions:
         """Return the data with features as numbers and all whom they describe, if the model uses features."""
         return described(data) if self.features else data
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Arguments that every model takes, as they are here."""
+        names = ("rank", "likelihood", "features", "activity")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def pools(self) -> bool:
+        """Whether source ratings are ratings of the target vector, so that users who have some are known."""
+        return False
 
     def check(self, data: Interactions) -> None:
         """Refuse data that the model cannot use."""

@@ -31,12 +31,20 @@ class CollectiveMF(SingleVector):
         Gaussian unless given.
     features : bool
         Whether the prior means of users and items depend on their features: docs/models/side_information.md.
+    activity : bool
+        Whether users who have not rated anything are taken for the user of a random rating there, not for a random
+        person: docs/models/pmf.md.
 
     Examples
     --------
     >>> CollectiveMF(rank=2).dims["noise"]
     ('domain',)
     """
+
+    @property
+    def pools(self) -> bool:
+        """A user has one vector."""
+        return True
 
     def prior_precision(self, state: State, table: Table) -> Informants:
         """The source's part is the precision of the user's source ratings."""

@@ -32,6 +32,9 @@ class PMF(SingleVector):
         Gaussian unless given.
     features : bool
         Whether the prior means of users and items depend on their features: docs/models/side_information.md.
+    activity : bool
+        Whether users who have not rated in the target are taken for the user of a random rating there, not for a random
+        person: docs/models/pmf.md.
 
     Examples
     --------

@@ -48,6 +48,9 @@ class TransferMF(Model):
         Gaussian unless given.
     features : bool
         Whether the prior means of users and items depend on their features: docs/models/side_information.md.
+    activity : bool
+        Whether users who have not rated in the target are taken for the user of a random rating there, not for a random
+        person: docs/models/pmf.md.
     gate : bool
         False trusts every source for every user.
     transfers : {"all", "biases", "factors"}

@@ -74,6 +74,8 @@ def _check(posterior: Posterior, side: str) -> None:
             f"as_prior needs the fit of a source alone, and this is a {type(model).__name__} of {posterior.schema.n_domains} "
             f"domain(s). Fit the source's rows as data of their own: br.fit(br.models.PMF(rank={model.rank}), source_data, ...)"
         )
+    if model.activity:
+        raise DataError("as_prior is about people, not about ratings: fit the source without activity=True.")
     if side != who:
         raise DataError(
             f"side={side!r}: in this posterior the {who}s are shared between domains and have vectors of their own; an "

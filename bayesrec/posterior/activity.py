@@ -1,0 +1,81 @@
+"""New users as they are met in ratings: in proportion to how much they rate. Internal.
+
+A model's prior is that of people. Whose rating comes next is another question: who rates ten times as much is met ten times as
+often, and people who rate much rate otherwise, lower as a rule. With ``theta`` jointly normal with the log number of ratings the
+vector of whoever gave a random rating is that of a random person with its mean moved by a covariance (length-biased sampling,
+Cox 1969; Patil and Rao 1978). The number of ratings of users who have some is known, and they stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesrec.errors import DataError
+
+if TYPE_CHECKING:
+    from bayesrec.posterior.posterior import Posterior
+
+__all__ = ["check_activity", "met_by_ratings"]
+
+MOST = 20_000  # users whom a draw's regression takes, evenly spread
+SHARE = 0.5  # prior sd of what an sd of activity adds to a component, in sds of the component
+
+
+def check_activity(method: Any, watch: Any) -> None:
+    """Refuse what would not know of the new users' mean."""
+    keep = getattr(method, "keep", None)
+    if keep is not None and "user_vector" not in keep:
+        raise DataError(
+            "activity=True needs the draws of 'user_vector': name it in Gibbs(keep=...), or leave keep out."
+        )
+    if watch is not None:
+        raise DataError(
+            "fit(watch=...) predicts while the chains run, and activity=True learns from their draws; use predict instead."
+        )
+
+
+def met_by_ratings(posterior: Posterior, seed: int) -> Posterior:
+    """Move the mean of new users, and users without target rows, from that of people to that of ratings.
+
+    What the move is comes from a regression, in each draw, of the vectors of users with target rows on their log number of such
+    rows, given all else that the prior of a vector knows of them: source vectors, features. It is a cut: the numbers of ratings
+    tell nothing about the users who gave them.
+    """
+    data, draws = posterior.data, posterior.draws
+    counts = np.bincount(data.user[data.is_target], minlength=data.n_users)
+    rated = np.flatnonzero(counts)
+    logs = np.log(counts[rated])
+    if len(rated) < 2 or np.ptp(logs) == 0.0:  # everybody rates as much
+        return posterior
+    x = (logs - logs.mean()) / logs.std()
+    gap = float(counts[rated] @ x / counts.sum())  # of the user of a random rating, in sds
+    some = np.unique(np.linspace(0, len(rated) - 1, MOST).astype(int)) if len(rated) > MOST else np.arange(len(rated))
+    users, silent = rated[some], np.flatnonzero(counts == 0)
+    known = [] if posterior.schema.user_x is None else [posterior.schema.user_x[users]]
+    fixed = np.column_stack([np.ones(len(some)), x[some], *known])
+    moved = {name: draws[name].copy() for name in ("user_mean", "user_vector")}
+    rng = np.random.default_rng([seed, 1])
+    for place in np.ndindex(posterior.n_chains, posterior.n_draws):
+        of_sources = [phi[users] for phi in draws["source_vector"][place]] if "source_vector" in draws else []
+        slope = _slope(np.column_stack([fixed, *of_sources]), draws["user_vector"][place][users], rng)
+        moved["user_mean"][place] += gap * slope
+        if not posterior.model.pools:
+            moved["user_vector"][place][silent] += gap * slope
+    return replace(posterior, draws=draws | moved)
+
+
+def _slope(design: np.ndarray, vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A draw of the coefficients (R,) of column 1 of ``design`` (user, column) for vectors (user, R)."""
+    design, vectors = design.astype(np.float64), vectors.astype(np.float64)
+    gram = design.T @ design
+    gram[np.diag_indices(len(gram))] += np.append(
+        [0.0, SHARE**-2.0], np.ones(len(gram) - 2)
+    )  # the others have unit scales
+    inverse = np.linalg.inv(gram)
+    fitted = inverse @ (design.T @ vectors)
+    left = vectors - design @ fitted
+    root = np.linalg.cholesky(left.T @ left / len(left) + 1e-12 * np.eye(left.shape[1]))
+    return fitted[1] + np.sqrt(inverse[1, 1]) * root @ rng.standard_normal(left.shape[1])
