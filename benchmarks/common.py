@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -57,6 +58,21 @@ def anime() -> br.Interactions:
     return br.Interactions.from_frame(ratings, target="Movie")
 
 
+def music_to_book() -> br.Interactions:
+    """Douban the other way."""
+    return br.Interactions.from_frame(douban().to_frame(), target="book")
+
+
+def ciao(source: int, target: int) -> br.Interactions:
+    """Two categories of Ciao, shared users; ratings 1 to 5."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", br.errors.DataWarning)  # missing values and repeats
+        ratings = br.datasets.ciao(data_folder() / "ciao").ratings
+    kept = ratings[ratings["category"].isin([source, target])].drop_duplicates(["user", "item", "category"])
+    names = ["user", "item", "category", "rating"]
+    return br.Interactions.from_frame(kept[names].rename(columns={"category": "domain"}), target=target)
+
+
 def films(target: str) -> br.Interactions:
     """MovieTweetings ("tweets") and MovieLens ("lens"), shared items: transposed, so that films are the users."""
     lens, folder = br.datasets.movielens(data_folder() / "ml-latest-small"), data_folder() / "movietweetings"
@@ -73,7 +89,9 @@ def films(target: str) -> br.Interactions:
 
 PAIRS = {
     "douban": douban,
+    "music_to_book": music_to_book,
     "anime": anime,
+    **{f"ciao_{s}_{t}": partial(ciao, s, t) for s, t in ((3, 2), (2, 3), (1, 10), (10, 1), (1, 12))},
     "tweets_to_lens": lambda: films("lens"),
     "lens_to_tweets": lambda: films("tweets"),
 }
