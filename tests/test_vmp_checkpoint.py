@@ -13,7 +13,7 @@ import pytest
 import bayesrec as br
 from bayesrec.errors import ConvergenceWarning, DataError, LoadError
 from bayesrec.inference import checkpoint
-from bayesrec.inference.vmp_saved import FitFile
+from bayesrec.inference.climb import FitFile
 from bayesrec.inference.vmp_single import SingleFit
 from bayesrec.inference.vmp_transfer import TransferFit
 

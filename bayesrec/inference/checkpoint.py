@@ -1,4 +1,4 @@
-"""Checkpoints of chains: of Gibbs here, of VMP in :mod:`bayesrec.inference.vmp_saved`. Internal.
+"""Checkpoints of chains: of Gibbs here, of VMP and SVI in :mod:`bayesrec.inference.climb`. Internal.
 
 A chain that goes on from its files draws what the unbroken one would have drawn: they hold its state, the state of its
 random generator and what it has kept.

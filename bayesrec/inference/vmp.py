@@ -16,12 +16,13 @@ from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import ConvergenceWarning, SamplingError, UnsupportedMethodError
 from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
 from bayesrec.inference.checkpoint import fingerprint
+from bayesrec.inference.climb import Climb, Climbed, FitFile, climb_all
 from bayesrec.inference.gibbs import cpus
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import warm_start
 from bayesrec.inference.svi import warn_if_asleep
 from bayesrec.inference.vmp_honesty import item_shapes
-from bayesrec.inference.vmp_saved import FitFile
+from bayesrec.inference.vmp_saved import put_state, state_of
 from bayesrec.inference.vmp_single import SingleFit
 from bayesrec.inference.vmp_transfer import TransferFit
 from bayesrec.inference.watch import Watch, watched
@@ -110,56 +111,27 @@ class VMP(Method):
         needs_gibbs(self, None, device, None)
         kind = _fit_of(model)
         threads = self.threads or cpus()
-        kept: list[dict[str, np.ndarray]] = []
-        stats: list[dict[str, np.ndarray]] = []
-        watches: list[Watch] = []
-        unfinished, interrupted = [], False
         files = self._files(checkpoint, model, data, schema, seed, watch)
+        watches = [] if watch is None else [Watch(model, schema, watch) for _ in files]
         with Progress("VMP", self.chains * self.passes, progress) as bar, ThreadPoolExecutor(threads) as pool:
             table = schema.table(data)
             table = replace(table, workers=Workers(threads, pool), weight=model.exponents(schema.n_domains))
-            for c, file in enumerate(files):
-                rng = np.random.default_rng([seed, c])
-                saved = None if file is None else file.read()
-                watches += [] if watch is None else [Watch(model, schema, watch)]
-                seen = watches[-1] if watches else None
-                if saved is not None and saved["done"]:
-                    draws, one, stopped = FitFile.drawn(saved, seen)
-                    passes = self.passes
-                    bar.advance(passes)
-                else:
-                    fit, trace = None, [] if saved is None else saved["trace"]
-                    try:
-                        if saved is None:
-                            fit = kind(model, table, warm_start(model, table, rng, START_SWEEPS)[0])
-                        else:
-                            bar.advance(len(trace))
-                            fit = kind(model, table, model.start(table, np.random.default_rng(0)))
-                            FitFile.restore(saved, fit, rng)
-                        gain = self._climb(fit, trace, len(data), bar, file, rng)
-                    except KeyboardInterrupt:
-                        interrupted, gain = True, np.inf
-                        if fit is None or not trace:
-                            if not kept:
-                                raise
-                            break  # the chains before are better without this one
-                    passes, stopped = len(trace), gain < self.tolerance
-                    draws, one = self._draw(model, table, fit, rng, seen)
-                    if file is not None and not interrupted and c + 1 < self.chains:
-                        file.finish(draws, one, stopped, seen)
-                unfinished += [] if stopped else [c]
-                kept.append(draws)
-                stats.append(one)
-                bar.advance(self.passes - passes)
-                if interrupted:
-                    break
-        _say_unfinished(unfinished, interrupted, len(kept), self)
-        everything = {name: np.stack([draws[name] for draws in kept]) for name in model.dims}
-        all_stats = {name: np.stack([one[name] for one in stats]) for name in stats[0]}
-        answer = None if watch is None else watched(watches[: len(kept)], schema, watch)
-        posterior = Posterior(everything, model, self, data, schema, all_stats, watched=answer)
+
+            def make(rng: np.random.Generator, fresh: bool) -> _Passes:
+                start = (
+                    warm_start(model, table, rng, START_SWEEPS)[0]
+                    if fresh
+                    else model.start(table, np.random.default_rng(0))
+                )
+                return _Passes(self, model, table, kind(model, table, start), len(data), rng)
+
+            found = climb_all(make, seed, files, watches, bar)
+        _say_unfinished(found, self)
+        draws, stats = found.pooled(model.dims)
+        answer = None if watch is None else watched(watches[: len(found.draws)], schema, watch)
+        posterior = Posterior(draws, model, self, data, schema, stats, watched=answer)
         warn_if_asleep(posterior)
-        for file in files if not interrupted else []:
+        for file in files if not found.interrupted else []:
             if file is not None:
                 file.remove()
         return posterior
@@ -176,47 +148,60 @@ class VMP(Method):
         same = fingerprint(model, replace(self, threads=None), schema.center, schema.scale, seed, *rows)
         return [FitFile(folder, c, same) for c in range(self.chains)]
 
-    def _climb(
-        self, fit: Any, trace: list[float], n: int, bar: Progress, file: FitFile | None, rng: np.random.Generator
-    ) -> float:
-        """Passes until the ELBO, of which each adds one to ``trace``, stands; the mean gain of the last in nats a rating."""
-        gain = np.inf
-        for _ in range(self.passes - len(trace)):
-            fit.advance()
-            if not np.isfinite(fit.elbo):
-                raise SamplingError(
-                    f"the ELBO is not finite after pass {len(trace) + 1}; look for ratings of extreme size."
-                )
-            trace.append(fit.elbo)
-            bar.advance()
-            if len(trace) > WINDOW:
-                gain = (trace[-1] - trace[-1 - WINDOW]) / (WINDOW * n)
-                if gain < self.tolerance:
-                    break
-            if file is not None and len(trace) < self.passes:
-                file.write(fit, trace, rng)
-        return gain
 
-    def _draw(
-        self, model: Model, table: Table, fit: Any, rng: np.random.Generator, watch: Watch | None
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+class _Passes(Climb):
+    """Passes of one chain until the ELBO stands."""
+
+    def __init__(self, method: VMP, model: Model, table: Table, fit: Any, n: int, rng: np.random.Generator):
+        super().__init__(method.passes, rng)
+        self.method, self.model, self.table, self.fit, self.n = method, model, table, fit, n
+        self.trace: list[float] = []
+
+    def advance(self) -> None:
+        """One pass; it is the last if the mean gain of the last ones is below the tolerance."""
+        self.fit.advance()
+        if not np.isfinite(self.fit.elbo):
+            raise SamplingError(
+                f"the ELBO is not finite after pass {self.taken + 1}; look for ratings of extreme size."
+            )
+        self.taken += 1
+        self.trace.append(self.fit.elbo)
+        if len(self.trace) > WINDOW:
+            gain = (self.trace[-1] - self.trace[-1 - WINDOW]) / (WINDOW * self.n)
+            self.settled = bool(gain < self.method.tolerance)
+
+    def words(self) -> str:
+        """The ELBO."""
+        return f"{self.fit.elbo / self.n:.4f} nats a rating"
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The factors that a pass reads first, and the ELBOs."""
+        return state_of(self.fit) | {"trace": np.array(self.trace)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Put the factors where they were."""
+        self.trace = state.pop("trace").tolist()
+        put_state(self.fit, state)
+
+    def draw(self, watch: Watch | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Draws (draw, *event) of every site, and the stats (draw,)."""
+        model, table, fit, rng, n = self.model, self.table, self.fit, self.rng, self.method.draws
         out: dict[str, np.ndarray] = {}
-        density = np.empty(self.draws)
-        for s in range(self.draws):
+        density = np.empty(n)
+        for s in range(n):
             state = fit.draw(rng)
             state |= {"item_vector": fit.draw_items(state, rng)}
             density[s] = model.log_density(state, table)
             for name in model.dims:
                 value = np.asarray(state[name], dtype=np.float32)
                 if s == 0:
-                    out[name] = np.empty((self.draws, *value.shape), dtype=np.float32)
+                    out[name] = np.empty((n, *value.shape), dtype=np.float32)
                 out[name][s] = value
             if watch is not None:
                 watch.add(state)
         stats = {"log_density": density, "elbo": density + fit.elbo - fit.noise.expected_density()}
-        if self.draws >= ENOUGH:
-            stats["khat"] = item_shapes(model, table, out, fit.items, self.draws, rng)
+        if n >= ENOUGH:
+            stats["khat"] = item_shapes(model, table, out, fit.items, n, rng)
         return out, stats
 
 
@@ -250,13 +235,13 @@ def _closed(model: Any) -> bool:
     return bool(families and model.source is None and not model.features)
 
 
-def _say_unfinished(chains: list[int], interrupted: bool, kept: int, method: VMP) -> None:
-    if interrupted:
-        text = f"interrupted: kept {kept} of {method.chains} chains, the last as it was."
-    elif chains:
+def _say_unfinished(found: Climbed, method: VMP) -> None:
+    if found.interrupted:
+        text = f"interrupted: kept {len(found.draws)} of {method.chains} chains, the last as it was."
+    elif found.unsettled:
         text = (
             f"the ELBO still rose by more than {method.tolerance:g} nats a rating and pass after {method.passes} passes in "
-            f"{len(chains)} of {method.chains} chains; raise passes."
+            f"{len(found.unsettled)} of {method.chains} chains; raise passes."
         )
     else:
         return
