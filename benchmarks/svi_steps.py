@@ -28,6 +28,7 @@ from pyro.infer.autoguide import AutoNormal
 
 import bayesrec as br
 from bayesrec.inference.bound import bound_of
+from bayesrec.inference.steps import Steps
 from bayesrec.models.base import Batch, Schema
 
 torch.set_num_threads(1)
@@ -64,8 +65,8 @@ def cost(n_users: int) -> dict[str, float]:
     out = {"users": n_users, "ratings": len(data)}
     for guide in ("mean_field", "rows"):
         bound = bound_of(model, schema, schema.table(data), np.random.default_rng(0), guide)
-        climb = br.SVI(steps=10**6, batch_size=BATCH, guide=guide)._climb(bound, np.random.default_rng(1))
-        out[f"SVI, {guide}"] = best(lambda climb=climb: next(climb), 10)
+        climb = Steps(br.SVI(steps=10**6, batch_size=BATCH, guide=guide), bound, len(data), np.random.default_rng(1))
+        out[f"SVI, {guide}"] = best(climb.advance, 10)
     user, item, domain = (torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain))
     value = torch.from_numpy(schema.standardise(data.value, data.domain)).float()
     rng = np.random.default_rng(2)
@@ -97,8 +98,10 @@ def noise() -> list[dict[str, Any]]:
         for guide in ("rows", "mean_field"):
             torch.manual_seed(0)
             bound = bound_of(model, schema, schema.table(data), np.random.default_rng(0), guide)
-            for _ in br.SVI(steps=120, learning_rate=0.05, guide=guide)._climb(bound, np.random.default_rng(1)):
-                pass
+            method = br.SVI(steps=120, learning_rate=0.05, guide=guide)
+            climb = Steps(method, bound, len(data), np.random.default_rng(1))
+            while not climb.done:
+                climb.advance()
             rng = np.random.default_rng(2)
             draw = {k: torch.randn(x.tables[0].shape) for k, x in bound.guide.members.items()}
             draw |= {k: torch.randn(x.shape) for k, x in bound.guide.loc.items()}

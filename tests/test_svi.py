@@ -201,7 +201,7 @@ def test_options():
         br.SVI(learning_rate=0.0)
     with pytest.raises(DataError, match="steps"):
         br.SVI(steps=0)
-    with pytest.raises(DataError, match=r"guide.*'rows', 'mean_field', not 'amortized'"):
+    with pytest.raises(DataError, match=r"guide.*'mean_field', 'amortised', not 'amortized'"):
         br.SVI(guide="amortized")
     with pytest.raises(DataError, match="max_tree_depth"):
         br.NUTS(max_tree_depth=0)
@@ -222,12 +222,13 @@ def test_equal_seeds_give_equal_draws():
 
 @pytest.mark.filterwarnings("ignore:the factors explain nothing")  # after five steps it is true
 @pytest.mark.parametrize("method", [br.SVI(steps=5, draws=5), br.NUTS(draws=2, warmup=2, chains=1, max_tree_depth=2)])
-def test_saved_and_no_checkpoint(method, tmp_path):
+def test_saved(method, tmp_path):
     frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 10), n_ratings=(6, 4))
     data = br.Interactions.from_frame(frame, target="target", value="value")
     posterior = br.fit(br.models.TransferMF(rank=1), data, method, progress=False)
     assert br.load(posterior.save(tmp_path / "model")).method == method
     assert np.isfinite(posterior.predict(frame)["mean"]).all()
     assert torch.get_default_dtype() == torch.float32
-    with pytest.raises(UnsupportedMethodError, match="checkpoint"):
-        br.fit(br.models.TransferMF(rank=1), data, method, progress=False, checkpoint=tmp_path / "c")
+    if isinstance(method, br.NUTS):
+        with pytest.raises(UnsupportedMethodError, match="checkpoint"):
+            br.fit(br.models.TransferMF(rank=1), data, method, progress=False, checkpoint=tmp_path / "c")

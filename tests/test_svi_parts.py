@@ -16,6 +16,7 @@ import bayesrec as br
 from bayesrec.inference.bound import ItemsIn, bound_of
 from bayesrec.inference.nuts import _double, joint
 from bayesrec.inference.row_adam import RowAdam
+from bayesrec.inference.steps import Steps
 from bayesrec.models.base import Schema
 
 
@@ -189,7 +190,7 @@ def test_a_step_touches_the_rows_of_its_ratings_alone(guide):
         bound.part = lambda share, rng, ask=ask, seen=seen: seen.append(ask(share, rng)) or seen[-1]
         sizes = []
         bound.guide.take = lambda rows, take=take, sizes=sizes: sizes.append(take(rows)) or sizes[-1]
-        next(br.SVI(batch_size=80, guide=guide)._climb(bound, np.random.default_rng(1)))
+        Steps(br.SVI(batch_size=80, guide=guide), bound, 1, np.random.default_rng(1)).advance()
         (part,), (taken,) = seen, sizes
         after = [x for members in bound.guide.members.values() for x in members.tables]
         rows = [part.rows[axis] for axis, members in bound.guide.members.items() for _ in members.tables]

@@ -10,17 +10,20 @@ from torch import Tensor
 
 from bayesrec.blocks import State
 from bayesrec.conjugate import Table
+from bayesrec.inference.encoder import Encoded
 from bayesrec.inference.guide import Guide, Prior, Taken
 from bayesrec.inference.part import Part, Parts
 from bayesrec.inference.start import warm_start
+from bayesrec.inference.watch import Watch
 from bayesrec.likelihoods import Latents
 from bayesrec.models.base import Model, Schema
 from bayesrec.models.features import item_loc
 from bayesrec.sums import log_evidence, row_sums
 
-__all__ = ["Bound", "ItemsIn", "ItemsOut", "bound_of"]
+__all__ = ["START_SWEEPS", "Bound", "ItemsIn", "ItemsOut", "bound_of"]
 
 START_SWEEPS = 40
+FACTORS = 10  # directions of a structured guide
 
 
 class Bound(ABC):
@@ -28,11 +31,24 @@ class Bound(ABC):
 
     items_out: bool
 
-    def __init__(self, model: Model, schema: Schema, table: Table, rng: np.random.Generator, guide: str = "rows"):
+    def __init__(
+        self,
+        model: Model,
+        schema: Schema,
+        table: Table,
+        rng: np.random.Generator,
+        guide: str = "rows",
+        sweeps: int = START_SWEEPS,
+    ):
         self.model, self.schema, self.table = model, schema, table
-        state, blocks = warm_start(model, table, rng, START_SWEEPS)
+        state, blocks = warm_start(model, table, rng, sweeps)
         self.blocks = {block.name: block for block in blocks}
-        self.guide = Guide(model, schema, state, self._leaves(), whole=guide == "rows")
+        self.guide = Guide(
+            model, schema, state, self._leaves(), guide != "mean_field", FACTORS if guide == "structured" else 0
+        )
+        if guide == "amortised":
+            of = self.guide
+            of.encode(Encoded(of.own, of.start, of.leaves, table, of.members["item"]))
         self.parts = Parts(schema, table)
         exponents = model.exponents(table.n_domains)
         self.power = None if exponents is None else torch.as_tensor(exponents, dtype=torch.get_default_dtype())
@@ -66,16 +82,20 @@ class Bound(ABC):
         prior = Prior(latents, self.guide.masks(taken), part.weights, self.model.dims)
         return prior.run(self.model, part.schema).log_density + volume + part.scale * self.ratings(latents, part)
 
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Draws (draw, *event) of every site, and of each the log density of the ratings and the ELBO (draw,)."""
+    def draw(
+        self, n: int, rng: np.random.Generator, watch: Watch | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Draws (draw, *event) of every site; of each, (draw,), log density of the ratings, ELBO and importance ratio."""
         out: dict[str, list[np.ndarray]] = {name: [] for name in self.model.dims}
-        stats: dict[str, list[float]] = {"log_density": [], "elbo": []}
+        stats: dict[str, list[float]] = {"log_density": [], "elbo": [], "log_ratio": []}
         whole, taken = self.parts.whole(), self.guide.take()
         with torch.no_grad():
             for _ in range(n):
-                latents, volume = self.guide.sample(taken)
+                noise, excess = self.guide.noise(taken)
+                latents, volume = self.guide.sample(taken, noise=noise)
                 elbo = Prior(latents, self.guide.leaves).run(self.model, self.schema).log_density + volume
                 stats["elbo"].append(float(elbo + self.ratings(latents, whole)))
+                stats["log_ratio"].append(stats["elbo"][-1] + excess)
                 latents = Prior(latents, self.guide.leaves, draw=True).run(self.model, self.schema).latents
                 state: State = {name: x.numpy().astype(np.float64) for name, x in latents.items()}
                 if self.items_out:
@@ -83,6 +103,8 @@ class Bound(ABC):
                 stats["log_density"].append(self.model.log_density(state, self.table))
                 for name, draws in out.items():
                     draws.append(np.asarray(state[name], dtype=np.float32))
+                if watch is not None:
+                    watch.add(state)
         return {name: np.stack(x) for name, x in out.items()}, {name: np.array(x) for name, x in stats.items()}
 
 
@@ -143,7 +165,14 @@ class ItemsIn(Bound):
         return (density if self.power is None else self.power[batch.domain] * density).sum()
 
 
-def bound_of(model: Model, schema: Schema, table: Table, rng: np.random.Generator, guide: str) -> Bound:
-    """The bound that goes with a guide's name."""
-    out = guide == "rows" and model.likelihood.normal
-    return (ItemsOut if out else ItemsIn)(model, schema, table, rng, guide)
+def bound_of(
+    model: Model,
+    schema: Schema,
+    table: Table,
+    rng: np.random.Generator,
+    guide: str,
+    sweeps: int = START_SWEEPS,
+) -> Bound:
+    """The bound that goes with a guide's name, at the state of a few Gibbs sweeps."""
+    out = guide in ("rows", "structured") and model.likelihood.normal
+    return (ItemsOut if out else ItemsIn)(model, schema, table, rng, guide, sweeps)

@@ -15,7 +15,7 @@ from bayesrec.inference import checkpoint
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.watch import Watch
 
-__all__ = ["Climb", "Climbed", "FitFile", "climb_all"]
+__all__ = ["Climb", "Climbed", "FitFile", "climb_all", "fit_files"]
 
 SEPARATOR = "/"
 Draws = dict[str, np.ndarray]
@@ -121,6 +121,24 @@ class FitFile:
     def remove(self) -> None:
         """Delete the file: the fit is done."""
         checkpoint.remove_state(self.path)
+
+
+def fit_files(
+    folder: str | Path | None,
+    method: Any,
+    chains: int,
+    model: Any,
+    data: Any,
+    schema: Any,
+    seed: int,
+    watch: Any,
+) -> list[FitFile | None]:
+    """The file of each chain, or as many times None; ``method`` without what does not change the draws."""
+    if folder is None:
+        return [None] * chains
+    rows = [x for part in (data, watch) if part is not None for x in (part.user, part.item, part.domain, part.value)]
+    same = checkpoint.fingerprint(model, method, schema.center, schema.scale, seed, *rows)
+    return [FitFile(folder, c, same) for c in range(chains)]
 
 
 @dataclass

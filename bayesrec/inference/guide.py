@@ -128,8 +128,10 @@ class Members:
         row, column = torch.tril_indices(size, size, -1)
         self.flat = row * size + column
         n_below = len(self.flat) if whole else 0
+        #: what a step learns of all members together
+        self.parameters: list[Tensor] = []
         #: means, log sds, and what is below the diagonal of a unit lower triangle
-        self.tables = [
+        self.tables: list[Tensor] = [
             loc.clone(),
             torch.full_like(loc, math.log(START_SD)),
             torch.zeros(len(loc), n_below, dtype=loc.dtype),
@@ -179,6 +181,8 @@ class Guide:
         Of ``Model.leaves``; a site that is masked throughout has no parameters.
     whole : bool
         Full covariances for members.
+    factors : int
+        Directions along which hyperparameters vary together.
     """
 
     def __init__(
@@ -188,6 +192,7 @@ class Guide:
         start: dict[str, np.ndarray],
         leaves: dict[str, np.ndarray],
         whole: bool = True,
+        factors: int = 0,
     ):
         self.leaves = {name: torch.from_numpy(np.array(mask)) for name, mask in leaves.items()}
         self.start = {
@@ -196,7 +201,7 @@ class Guide:
         supports = Prior(self.start, self.leaves).run(model, schema).supports
         self.dims = dims = model.dims
         self.silent = [name for name in dims if name in leaves and leaves[name].all()]
-        own = {name: axes for name, axes in dims.items() if name not in self.silent}
+        self.own = own = {name: axes for name, axes in dims.items() if name not in self.silent}
         self.members = {
             axis: Members(axis, own, self.start, self.leaves, whole)
             for axis in ("user", "item")
@@ -206,9 +211,18 @@ class Guide:
         self.transforms = {name: _transform(supports[name]) for name in self.alone}
         self.loc = {name: self.transforms[name].inv(self.start[name]).clone() for name in self.alone}
         self.log_sd = {name: torch.full_like(x, math.log(START_SD)) for name, x in self.loc.items()}
+        free = [_wide(~self.leaves[n], x).expand_as(x) if n in self.leaves else x == x for n, x in self.loc.items()]
+        self._free = torch.cat([x.reshape(-1) for x in free]) if free else torch.zeros(0, dtype=torch.bool)
+        self.factor = torch.zeros(len(self._free), min(factors, len(self._free)))
         self.parameters: list[Tensor] = [*self.loc.values(), *self.log_sd.values()]
+        self.parameters += [self.factor] if self.factor.numel() else []
         for x in self.parameters:
             x.requires_grad_()
+
+    def encode(self, members: Members) -> None:
+        """Take other members of an axis, with all that they have to learn."""
+        self.members[members.axis] = members
+        self.parameters += [x.requires_grad_() for x in members.parameters]
 
     def take(self, rows: dict[str, Tensor | None] | None = None) -> Taken:
         """The parameters of some users and items."""
@@ -229,11 +243,11 @@ class Guide:
             Standard normals to use: of the sites of hyperparameters, and of the axes of members.
         """
         out = {name: taken.of(self.start[name], self.dims[name]) for name in self.silent}
-        volume: Any = torch.zeros(())
+        volume, together = self._together(noise)
         noise = noise or {}
         for name in self.alone:
             normals = noise[name] if name in noise else torch.randn_like(self.loc[name])
-            x = self.loc[name] + self.log_sd[name].exp() * normals
+            x = self.loc[name] + self.log_sd[name].exp() * (normals + together.get(name, 0.0))
             out[name] = self.transforms[name](x)
             jacobian = self.transforms[name].log_abs_det_jacobian(x, out[name])
             mask = self.leaves.get(name)
@@ -244,9 +258,49 @@ class Guide:
             volume = volume + (entropy * weights[axis] if weights and axis in weights else entropy).sum()
         return out, volume
 
+    def _together(self, noise: dict[str, Tensor] | None) -> tuple[Any, dict[str, Tensor]]:
+        """How far hyperparameters move along the common directions, by site, in their sds; and what that adds to the entropy."""
+        if not self.factor.numel():
+            return torch.zeros(()), {}
+        factor = self.factor * self._free.to(self.factor.dtype).unsqueeze(1)
+        z = noise["factor"] if noise and "factor" in noise else torch.randn_like(self.factor[0])
+        sizes = [self.loc[name].numel() for name in self.alone]
+        parts = zip(self.alone, (factor @ z).split(sizes), strict=True)
+        return 0.5 * torch.logdet(_capacity(factor)), {name: x.reshape(self.loc[name].shape) for name, x in parts}
+
+    def _quadratic(self, noise: dict[str, Tensor]) -> float:
+        """Squared length (Mahalanobis) of hyperparameters drawn with this noise, less its mean."""
+        z = torch.cat([noise[name].reshape(-1) for name in self.alone]) * self._free
+        if self.factor.numel():
+            factor = self.factor * self._free.to(self.factor.dtype).unsqueeze(1)
+            moved = z + factor @ noise["factor"]
+            inner = factor.mT @ moved
+            length = moved.square().sum() - inner @ torch.linalg.solve(_capacity(factor), inner)
+        else:
+            length = z.square().sum()
+        return float(length - self._free.sum())
+
+    def noise(self, taken: Taken) -> tuple[dict[str, Tensor], float]:
+        """Standard normals for a draw, and by how much minus their log density exceeds its mean, the entropy."""
+        out = {name: torch.randn_like(self.loc[name]) for name in self.alone}
+        if self.factor.numel():
+            out["factor"] = torch.randn_like(self.factor[0])
+        excess = 0.5 * self._quadratic(out) if self.alone else 0.0
+        for axis, members in self.members.items():
+            z = out[axis] = torch.randn_like(taken.tensors[axis][0])
+            rows = taken.rows.get(axis)
+            free = members.free if rows is None else members.free.index_select(0, rows)
+            excess += float((0.5 * (z.square() - 1.0) * free).sum())
+        return out, excess
+
     def masks(self, taken: Taken) -> dict[str, Tensor]:
         """The leaves among those taken."""
         return {name: taken.of(mask, self.dims[name]) for name, mask in self.leaves.items()}
+
+
+def _capacity(factor: Tensor) -> Tensor:
+    """I + F' F, whose determinant is that of I + F F'."""
+    return torch.eye(factor.shape[1], dtype=factor.dtype) + factor.mT @ factor
 
 
 def _transform(support: Any) -> Any:

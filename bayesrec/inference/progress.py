@@ -22,6 +22,11 @@ class Progress:
             self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True)
             self._task = self._bar.add_task(title, total=total)
 
+    @property
+    def shown(self) -> bool:
+        """Whether anybody sees it."""
+        return self._bar is not None
+
     def __enter__(self) -> Progress:
         if self._bar:
             self._bar.start()

@@ -26,6 +26,13 @@ class RowAdam:
         self.first, self.second = ([torch.zeros_like(x) for x in tables] for _ in range(2))
         self.count = torch.zeros(len(tables[0]), dtype=tables[0].dtype)
 
+    def arrays(self) -> dict[str, Tensor]:
+        """Tables, moments and counts by name."""
+        out = {"count": self.count}
+        for kind, tables in (("table", self.tables), ("first", self.first), ("second", self.second)):
+            out |= {f"{kind}-{k}": x for k, x in enumerate(tables)}
+        return out
+
     @torch.no_grad()
     def step(self, rows: Tensor | None, gradients: list[Tensor], rate: float) -> None:
         """Go down the gradients of some rows, or of all."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,22 +11,21 @@ import torch
 
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
-from bayesrec.errors import ConvergenceWarning, DataError, SamplingError, UnsupportedMethodError
+from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
 from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
-from bayesrec.inference.bound import Bound, bound_of
+from bayesrec.inference.bound import START_SWEEPS, bound_of
+from bayesrec.inference.climb import climb_all, fit_files
 from bayesrec.inference.progress import Progress
-from bayesrec.inference.row_adam import RowAdam
+from bayesrec.inference.steps import Steps
+from bayesrec.inference.watch import Watch, watched
 from bayesrec.models.base import Batch, Model, Schema
 from bayesrec.posterior import Posterior
 
 __all__ = ["SVI", "warn_if_asleep"]
 
-LAST_RATE = 0.02  # the share of the learning rate at which a fit ends
-DECAY = (0.9, 0.99)  # of Adam's moments
-SHOWN = 0.05  # what a step counts in the ELBO that the progress bar shows
 ASLEEP = 0.03  # sd of p . q over the target's rows, in rating sds, below which the factors say nothing
 TOGETHER = 2**18  # rows that are looked at at once
-GUIDES = ("rows", "mean_field")
+GUIDES = ("rows", "structured", "mean_field", "amortised")
 
 
 @dataclass(frozen=True)
@@ -43,17 +41,21 @@ class SVI(Method):
     Parameters
     ----------
     steps : int
-        Gradient steps (Adam) of each chain.
+        At most so many gradient steps (Adam) of each chain.
+    tolerance : float
+        A chain climbs until the ELBO gains less than this in 100 steps, in nats a rating, by more than two standard errors of the
+        trend over the second half of the steps so far; at the latest for two thirds of ``steps``.
     batch_size : int, optional
         Ratings a step, about; at random. Where items are integrated out they are all ratings of some items. All by default.
     learning_rate : float
-        At the start; it falls along a cosine to a fiftieth.
+        While a chain climbs; then it falls along a cosine to a fiftieth, within half as many steps.
     draws : int
         Draws from each fitted approximation.
     chains : int
         Fits from different starts, whose draws are pooled: they end in different modes, as Gibbs's chains do.
-    guide : {"rows", "mean_field"}
-        What is fitted: a full covariance for each user (and item), or everything independent, items included.
+    guide : {"rows", "structured", "mean_field", "amortised"}
+        What is fitted: a full covariance for each user (and item); the same, with hyperparameters that vary together along some
+        directions; everything independent, items included; or, for users, a network from their ratings to such a normal.
 
     Notes
     -----
@@ -80,13 +82,15 @@ class SVI(Method):
     draws: int = 250
     chains: int = 4
     guide: str = "rows"
+    tolerance: float = 5e-4
 
     def __post_init__(self) -> None:
         for name in ("steps", "draws", "chains"):
             object.__setattr__(self, name, whole_number(self, name, 1))
         if self.batch_size is not None:
             object.__setattr__(self, "batch_size", whole_number(self, "batch_size", 1))
-        object.__setattr__(self, "learning_rate", positive_number(self, "learning_rate"))
+        for name in ("learning_rate", "tolerance"):
+            object.__setattr__(self, name, positive_number(self, name))
         if self.guide not in GUIDES:
             raise DataError(f"SVI(guide=...) must be one of {', '.join(map(repr, GUIDES))}, not {self.guide!r}")
 
@@ -102,72 +106,38 @@ class SVI(Method):
         watch: Rows | None = None,
     ) -> Posterior:
         """Fit one chain after another; Ctrl-C stops climbing and keeps what was reached."""
-        needs_gibbs(self, checkpoint, device, watch)
+        needs_gibbs(self, None, device, None)
         if not model.likelihood.svi:
             raise UnsupportedMethodError(
                 f"SVI multiplies densities of rows, and {model.likelihood!r} counts all cells; br.Gibbs() fits it."
             )
         table = schema.table(data)
-        kept: list[dict[str, np.ndarray]] = []
-        stats: list[dict[str, np.ndarray]] = []
-        interrupted = False
+        files = fit_files(checkpoint, self, self.chains, model, data, schema, seed, watch)
+        watches = [] if watch is None else [Watch(model, schema, watch) for _ in files]
+
+        def make(rng: np.random.Generator, fresh: bool) -> Steps:
+            torch.manual_seed(int(rng.integers(2**62)))
+            bound = bound_of(model, schema, table, rng, self.guide, START_SWEEPS if fresh else 0)
+            seen = watches[0] if watch is not None and watch.value is not None and bar.shown else None
+            return Steps(self, bound, len(data), rng, seen)
+
         with Progress("SVI", self.chains * self.steps, progress) as bar, torch.random.fork_rng(devices=[]):
-            for c in range(self.chains):
-                rng = np.random.default_rng([seed, c])
-                torch.manual_seed(int(rng.integers(2**62)))
-                bound, steps = bound_of(model, schema, table, rng, self.guide), 0
-                try:
-                    for step, elbo in self._climb(bound, rng):
-                        steps = step
-                        bar.advance()
-                        bar.say(f"{elbo / len(data):.3f} nats a rating")
-                except KeyboardInterrupt:
-                    interrupted = True
-                    if kept and steps < self.steps // 2:
-                        break  # the chains before are better without this one
-                draws, one = bound.draw(self.draws, rng)
-                kept.append(draws)
-                stats.append(one)
-                if interrupted:
-                    break
-        if interrupted:
+            found = climb_all(make, seed, files, watches, bar)
+        if found.interrupted:
             warnings.warn(
-                f"interrupted: kept {len(kept)} of {self.chains} chains, the last after {steps} of {self.steps} steps.",
+                f"interrupted: kept {len(found.draws)} of {self.chains} chains, the last after {found.taken} of "
+                f"{self.steps} steps.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        everything = {name: np.stack([draws[name] for draws in kept]) for name in model.dims}
-        of_chains = {name: np.stack([one[name] for one in stats]) for name in stats[0]}
-        posterior = Posterior(everything, model, self, data, schema, of_chains)
+        draws, stats = found.pooled(model.dims)
+        answer = None if watch is None else watched(watches[: len(found.draws)], schema, watch)
+        posterior = Posterior(draws, model, self, data, schema, stats, watched=answer)
         warn_if_asleep(posterior)
+        for file in files if not found.interrupted else []:
+            if file is not None:
+                file.remove()
         return posterior
-
-    def _climb(self, bound: Bound, rng: np.random.Generator) -> Iterator[tuple[int, float]]:
-        """Take gradient steps: their number so far, and a moving average of the ELBO."""
-        guide = bound.guide
-        alone = torch.optim.Adam(guide.parameters, lr=self.learning_rate, betas=DECAY)
-        rows = {axis: RowAdam(members.tables, DECAY) for axis, members in guide.members.items()}
-        n = len(bound.table.item_value)
-        share = 1.0 if self.batch_size is None else min(1.0, self.batch_size / n)
-        mean = float("nan")
-        for step in range(self.steps):
-            cosine = 0.5 * (1.0 + np.cos(np.pi * step / self.steps))
-            fall = LAST_RATE + (1.0 - LAST_RATE) * cosine
-            part = bound.part(share, rng)
-            taken = guide.take(part.rows)
-            elbo = bound.elbo(part, taken)
-            if not torch.isfinite(elbo):
-                raise SamplingError(f"the ELBO is not finite at step {step}; try a lower learning_rate.")
-            alone.zero_grad()
-            (-elbo).backward()
-            for group in alone.param_groups:
-                group["lr"] = self.learning_rate * fall
-            alone.step()
-            for axis, optimiser in rows.items():
-                gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in taken.tensors[axis]]
-                optimiser.step(part.rows.get(axis), gradients, self.learning_rate * fall)
-            mean = elbo.item() if step == 0 else mean + SHOWN * (elbo.item() - mean)
-            yield step + 1, mean
 
 
 def warn_if_asleep(posterior: Posterior) -> None:

@@ -15,8 +15,7 @@ from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import ConvergenceWarning, SamplingError, UnsupportedMethodError
 from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
-from bayesrec.inference.checkpoint import fingerprint
-from bayesrec.inference.climb import Climb, Climbed, FitFile, climb_all
+from bayesrec.inference.climb import Climb, Climbed, climb_all, fit_files
 from bayesrec.inference.gibbs import cpus
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import warm_start
@@ -111,7 +110,7 @@ class VMP(Method):
         needs_gibbs(self, None, device, None)
         kind = _fit_of(model)
         threads = self.threads or cpus()
-        files = self._files(checkpoint, model, data, schema, seed, watch)
+        files = fit_files(checkpoint, replace(self, threads=None), self.chains, model, data, schema, seed, watch)
         watches = [] if watch is None else [Watch(model, schema, watch) for _ in files]
         with Progress("VMP", self.chains * self.passes, progress) as bar, ThreadPoolExecutor(threads) as pool:
             table = schema.table(data)
@@ -135,18 +134,6 @@ class VMP(Method):
             if file is not None:
                 file.remove()
         return posterior
-
-    def _files(
-        self, folder: Any, model: Model, data: Interactions, schema: Schema, seed: int, watch: Rows | None
-    ) -> list[FitFile | None]:
-        """The file of each chain, or as many times None."""
-        if folder is None:
-            return [None] * self.chains
-        rows = [
-            x for part in (data, watch) if part is not None for x in (part.user, part.item, part.domain, part.value)
-        ]
-        same = fingerprint(model, replace(self, threads=None), schema.center, schema.scale, seed, *rows)
-        return [FitFile(folder, c, same) for c in range(self.chains)]
 
 
 class _Passes(Climb):

@@ -23,7 +23,7 @@ class Watch:
     """
 
     def __init__(self, model: Model, schema: Schema, batch: Batch):
-        self.model = model
+        self.model, self.batch = model, batch
         self.places = {side: np.unique(code[code >= 0]) for side, code in (("user", batch.user), ("item", batch.item))}
         sides = zip(self.places.values(), (batch.user, batch.item), strict=True)
         self.codes = (*(np.where(code >= 0, np.searchsorted(own, code), -1) for own, code in sides), batch.domain)
