@@ -12,7 +12,7 @@ from test_svi_parts import triangle
 import bayesrec as br
 from bayesrec.distributions import LogCholesky
 from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
-from bayesrec.inference import svi
+from bayesrec.inference.asleep import warn_if_asleep
 from bayesrec.inference.bound import Bound, ItemsOut
 from bayesrec.inference.guide import Prior
 from bayesrec.inference.nuts import _double
@@ -187,13 +187,13 @@ def test_factors_asleep_are_reported():
     frame, _ = br.data.synthetic.cross_domain(n_users=60, n_items=(30, 25), n_ratings=(15, 10))
     data = br.Interactions.from_frame(frame, target="target", value="value")
     posterior = br.fit(br.models.PMF(rank=2), data, br.Gibbs(draws=3, warmup=30, chains=1), progress=False)
-    svi.warn_if_asleep(posterior)
+    warn_if_asleep(posterior)
     draws = {k: x * np.r_[1, 0, 0] if k == "user_vector" else x for k, x in posterior.draws.items()}
     with pytest.warns(ConvergenceWarning, match="in 1 of 1 fits.*collapsed to the bias model"):
-        svi.warn_if_asleep(replace(posterior, draws=draws))
+        warn_if_asleep(replace(posterior, draws=draws))
     both = {k: np.concatenate([posterior.draws[k], draws[k]]) for k in draws}  # the second chain sleeps
     with pytest.warns(ConvergenceWarning, match="in 1 of 2 fits"):
-        svi.warn_if_asleep(replace(posterior, draws=both))
+        warn_if_asleep(replace(posterior, draws=both))
 
 
 def test_options():

@@ -182,3 +182,39 @@ def test_the_bar_says_what_is_held_out(data, monkeypatch):
     assert any("held out" in text for text in said)
     assert np.array_equal(plain.draws["user_vector"], seen.draws["user_vector"])
     assert steps.GLANCES > 0
+
+
+def test_a_fit_that_collapses_is_made_again(data, monkeypatch):
+    """Twice at most, each time from another start; then it is kept, and a warning says so (conftest turns it into an error)."""
+    from bayesrec.inference import climb
+
+    starts, model, method = [], br.models.PMF(rank=1), br.SVI(steps=6, draws=4, chains=1)
+    true = Steps.__init__
+    monkeypatch.setattr(Steps, "__init__", lambda self, *args: (starts.append(1), true(self, *args))[1])
+    monkeypatch.setattr(Steps, "collapsed", property(lambda self: len(starts) < 2))
+    again = br.fit(model, data, method, progress=False)
+    assert len(starts) == 2
+    monkeypatch.setattr(Steps, "collapsed", False)
+    once = br.fit(model, data, method, progress=False)
+    assert len(starts) == 3
+    assert not np.array_equal(once.draws["user_vector"], again.draws["user_vector"])
+    monkeypatch.setattr(Steps, "collapsed", True)
+    br.fit(model, data, method, progress=False)
+    assert len(starts) == 3 + 1 + climb.RESTARTS
+
+
+def test_a_collapse_is_seen(data):
+    """Factors of zero where the start had some; not where it had none."""
+    model = br.models.PMF(rank=1)
+    view = model.view(data)
+    schema = Schema.of(view)
+    torch.manual_seed(0)
+    bound = bound_of(model, schema, schema.table(view), np.random.default_rng(0), "mean_field", 10)
+    fit = Steps(br.SVI(steps=1, guide="mean_field"), bound, len(view), np.random.default_rng(0))
+    assert not fit.collapsed
+    members = bound.guide.members["user"]
+    members.tables[0][:, 1] = 0.0
+    members.tables[1][:, 1] = -20.0
+    assert fit.collapsed
+    bound.guide.start["user_vector"][:, 1] = 0.0
+    assert not fit.collapsed

@@ -18,6 +18,7 @@ from bayesrec.inference.watch import Watch
 __all__ = ["Climb", "Climbed", "FitFile", "climb_all", "fit_files"]
 
 SEPARATOR = "/"
+RESTARTS = 2  # of a fit that collapses
 Draws = dict[str, np.ndarray]
 
 
@@ -32,10 +33,13 @@ class Climb(ABC):
         Steps so far.
     settled : bool
         Whether its own rule has ended it.
+    attempt : int
+        How many fits of this chain have collapsed before.
     """
 
     taken = 0
     settled = False
+    attempt = 0
 
     def __init__(self, most: int, rng: np.random.Generator):
         self.most, self.rng = most, rng
@@ -49,6 +53,11 @@ class Climb(ABC):
     def usable(self) -> bool:
         """Whether a fit that is interrupted now is worth keeping beside others."""
         return self.taken > 0
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether a fit that is done should be made again from another start."""
+        return False
 
     @abstractmethod
     def advance(self) -> None:
@@ -87,13 +96,18 @@ class FitFile:
         """Write a fit that has another step before it, unless the last write is less than EVERY seconds ago."""
         if time.monotonic() - self.last < checkpoint.EVERY:
             return
-        meta = {"done": False, "taken": climb.taken, "generator": climb.rng.bit_generator.state}
+        meta = {
+            "done": False,
+            "taken": climb.taken,
+            "attempt": climb.attempt,
+            "generator": climb.rng.bit_generator.state,
+        }
         self._write(meta, {"fit": climb.state()})
 
     @staticmethod
     def restore(saved: dict[str, Any], climb: Climb) -> None:
         """Put a fit and its generator where they were."""
-        climb.taken = saved["taken"]
+        climb.taken, climb.attempt = saved["taken"], saved["attempt"]
         climb.restore(checkpoint.group(saved["arrays"], "fit"))
         climb.rng.bit_generator.state = saved["generator"]
 
@@ -169,6 +183,16 @@ class Climbed:
         return draws, {name: np.stack([one[name] for one in self.stats]) for name in self.stats[0]}
 
 
+def _finish(climb: Climb, file: FitFile | None, bar: Progress) -> None:
+    """Take all steps that are left."""
+    while not climb.done:
+        climb.advance()
+        bar.advance()
+        bar.say(climb.words())
+        if file is not None and not climb.done:
+            file.write(climb)
+
+
 def climb_all(
     make: Callable[[np.random.Generator, bool], Climb],
     seed: int,
@@ -201,12 +225,12 @@ def climb_all(
                 if saved is not None:
                     FitFile.restore(saved, climb)
                     bar.advance(climb.taken)
-                while not climb.done:
-                    climb.advance()
-                    bar.advance()
-                    bar.say(climb.words())
-                    if file is not None and not climb.done:
-                        file.write(climb)
+                _finish(climb, file, bar)
+                while climb.collapsed and climb.attempt < RESTARTS:
+                    bar.extend(climb.taken)
+                    attempt, climb = climb.attempt + 1, make(rng, True)
+                    climb.attempt = attempt
+                    _finish(climb, file, bar)
             except KeyboardInterrupt:
                 out.interrupted, out.taken = True, 0 if climb is None else climb.taken
                 if climb is None or not climb.usable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from arviz_stats.base import array_stats
 
 from bayesrec.errors import SamplingError
+from bayesrec.inference.asleep import ASLEEP, of_factors
 from bayesrec.inference.bound import Bound
 from bayesrec.inference.climb import Climb
 from bayesrec.inference.row_adam import RowAdam
@@ -67,6 +70,28 @@ class Steps(Climb):
         """Half-way."""
         return self.taken >= self.most // 2
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the factors of the start explained something, and those of the end do not."""
+        table, of = self.bound.table, self.bound.guide
+        target = table.user_domain == table.n_domains - 1
+        codes = [x[target].astype(np.int64) for x in (table.user_of, table.user_item, table.user_domain)]
+        before = of_factors(self.bound.model, of.start, codes)
+        if before < ASLEEP:
+            return False
+        with self._aside():
+            draws, _ = self.bound.draw(1, np.random.default_rng(self.taken))
+        return of_factors(self.bound.model, {k: torch.as_tensor(x[0]) for k, x in draws.items()}, codes) < ASLEEP
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """A look whose random numbers are no part of the fit."""
+        state = torch.get_rng_state()
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
+
     def advance(self) -> None:
         """Take a gradient step."""
         guide, part, rate = self.bound.guide, self.bound.part(self.share, self.rng), self._rate()
@@ -112,12 +137,11 @@ class Steps(Climb):
         return f"{self.shown / self.n:.3f} nats a rating{self.held_out}"
 
     def _glance(self) -> float:
-        """Mean log score of the watched rows under a few draws, whose random numbers are no part of the fit."""
+        """Mean log score of the watched rows under a few draws."""
         assert self.watch is not None
-        state = torch.get_rng_state()
         look = Watch(self.watch.model, self.watch.schema, self.watch.batch)
-        self.bound.draw(5, np.random.default_rng(self.taken), look)
-        torch.set_rng_state(state)
+        with self._aside():
+            self.bound.draw(5, np.random.default_rng(self.taken), look)
         look.settle()
         return float((look.sums[3] - np.log(look.n)).mean())
 

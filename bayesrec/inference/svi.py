@@ -12,19 +12,18 @@ import torch
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
+from bayesrec.inference.asleep import warn_if_asleep
 from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
 from bayesrec.inference.bound import START_SWEEPS, bound_of
 from bayesrec.inference.climb import climb_all, fit_files
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.steps import Steps
 from bayesrec.inference.watch import Watch, watched
-from bayesrec.models.base import Batch, Model, Schema
+from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior
 
-__all__ = ["SVI", "warn_if_asleep"]
+__all__ = ["SVI"]
 
-ASLEEP = 0.03  # sd of p . q over the target's rows, in rating sds, below which the factors say nothing
-TOGETHER = 2**18  # rows that are looked at at once
 GUIDES = ("rows", "structured", "mean_field", "amortised")
 
 
@@ -138,31 +137,3 @@ class SVI(Method):
             if file is not None:
                 file.remove()
         return posterior
-
-
-def warn_if_asleep(posterior: Posterior) -> None:
-    """Say so if in a fit the factors explain nothing in the target, beyond what users' and items' means do."""
-    data = posterior.data.mask(posterior.data.is_target)
-    codes = [np.array(x) for x in (data.user, data.item, data.domain)]
-    spreads = []
-    for c in range(posterior.n_chains):
-        latents = {name: torch.as_tensor(x[c, 0]) for name, x in posterior.draws.items()}
-        part = np.empty(len(data))
-        for first in range(0, len(part), TOGETHER):
-            rows = slice(first, first + TOGETHER)
-            batch = Batch(*(torch.from_numpy(x[rows]) for x in codes))
-            left, right = posterior.model.vectors(latents, batch)
-            part[rows] = (left[:, 1:] * right[:, 1:]).sum(-1).numpy()
-        for side in codes[:2]:
-            count = np.bincount(side)
-            part = part - (np.bincount(side, part) / np.maximum(count, 1))[side]
-        spreads.append(float(part.std()))
-    asleep = sum(spread < ASLEEP for spread in spreads)
-    if asleep:
-        warnings.warn(
-            f"the factors explain nothing in {asleep} of {len(spreads)} fits: p . q has an sd of {min(spreads):.3f} rating "
-            "sds over the target's rows. Either the ratings have no such structure or the approximation collapsed to the bias "
-            "model; another seed or, for SVI, more steps and a lower learning_rate tell, and Gibbs does not collapse.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )

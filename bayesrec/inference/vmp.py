@@ -14,12 +14,12 @@ from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import ConvergenceWarning, SamplingError, UnsupportedMethodError
+from bayesrec.inference.asleep import warn_if_asleep
 from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
 from bayesrec.inference.climb import Climb, Climbed, climb_all, fit_files
 from bayesrec.inference.gibbs import cpus
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import warm_start
-from bayesrec.inference.svi import warn_if_asleep
 from bayesrec.inference.vmp_honesty import item_shapes
 from bayesrec.inference.vmp_saved import put_state, state_of
 from bayesrec.inference.vmp_single import SingleFit
