@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from bayesrec.diagnostics.borrowing import borrowing
     from bayesrec.diagnostics.conflict import conflict
+    from bayesrec.diagnostics.spread import compare_spread
     from bayesrec.elicitation import next_question
     from bayesrec.evaluation import Evaluation, RankingEvaluation, evaluate, evaluate_ranking
     from bayesrec.exploration import Replay, replay
@@ -66,6 +67,7 @@ _HOME = {
     "assess_transfer": "diagnostics",
     "borrowing": "diagnostics",
     "choose_power": "diagnostics",
+    "compare_spread": "diagnostics.spread",
     "conflict": "diagnostics",
     "data": "",
     "datasets": "",
@@ -115,6 +117,7 @@ __all__ = [
     "assess_transfer",
     "borrowing",
     "choose_power",
+    "compare_spread",
     "conflict",
     "data",
     "datasets",

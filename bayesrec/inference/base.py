@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyro
@@ -27,7 +27,12 @@ __all__ = ["Method", "fit", "fit_unchecked", "sample_prior"]
 
 
 class Method(ABC):
-    """How to get from a model and data to draws: a frozen config value with one ``run``. Provisional."""
+    """How to get from a model and data to draws: a frozen config value with one ``run``. Provisional.
+
+    ``approximates`` says that draws come from an approximation about one point in each chain.
+    """
+
+    approximates: ClassVar[bool] = False
 
     @abstractmethod
     def run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -74,6 +75,8 @@ class SVI(Method):
     >>> SVI(guide="mean_field", batch_size=10_000).steps
     1000
     """
+
+    approximates: ClassVar[bool] = True
 
     steps: int = 1000
     batch_size: int | None = None

@@ -6,7 +6,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -82,6 +82,8 @@ class VMP(Method):
     >>> VMP(passes=50).chains
     4
     """
+
+    approximates: ClassVar[bool] = True
 
     passes: int = 150
     tolerance: float = 2e-5

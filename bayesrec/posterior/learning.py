@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from bayesrec.posterior import fold, point
+from bayesrec.posterior import fold, point, widened
 
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
@@ -145,3 +145,39 @@ class Learning:
         (1, 1, 20, 2)
         """
         return point.point(cast("Posterior", self), draws)
+
+    def widened(self, factor: float) -> Posterior:
+        """Draws of users and items stretched about the means of their chain, for variational fits. Provisional.
+
+        ``SVI`` and ``VMP`` are too sure of what they expect. ``br.compare_spread`` measures by how much, on a part of the
+        users; one over the ratio that it finds is the factor that gives expected ratings Gibbs's spread there. Predictive means
+        move little, intervals and the rules that explore widen.
+
+        Parameters
+        ----------
+        factor : float
+            What deviations from the means are multiplied by.
+
+        Returns
+        -------
+        Posterior
+            With the same chains and draws, whose ``stats`` are gone.
+
+        Raises
+        ------
+        DataError
+            A factor that is none.
+        UnsupportedMethodError
+            Draws of another method.
+
+        Examples
+        --------
+        >>> import bayesrec as br
+        >>> frame, _ = br.data.synthetic.cross_domain(n_users=30, n_items=(12, 12), n_ratings=(8, 8))
+        >>> data = br.Interactions.from_frame(frame, target="target", value="value")
+        >>> posterior = br.fit(br.models.PMF(rank=1), data, br.VMP(draws=20, chains=1, tolerance=0.01), progress=False)
+        >>> rows, wide = frame[frame.domain == "target"].head(3), posterior.widened(1.5)
+        >>> bool((wide.predict(rows)["sd"] > posterior.predict(rows)["sd"]).all())
+        True
+        """
+        return widened.widened(cast("Posterior", self), factor)

@@ -169,7 +169,7 @@ def _body(posterior: Posterior, verdict: TransferReport | None, rows: pd.DataFra
         "Can the intervals be trusted?": none if rows is None else sections.calibration(rows, w),
         "Examples": lists,
         "Did the computation converge?": sections.chains(
-            agreed, posterior.n_chains == 1, type(posterior.method).__name__ in ("SVI", "VMP"), w
+            agreed, posterior.n_chains == 1, getattr(posterior.method, "approximates", False), w
         ),
         "The data": sections.domains(facts.domains(data), target, w) if len(data) else sections.p(NO_RATINGS, "note"),
         "What to do now": "<ol class='do' id='do'>" + "".join(f"<li>{escape(text)}</li>" for text in todo) + "</ol>",
