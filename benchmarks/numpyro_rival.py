@@ -1,7 +1,7 @@
 """Matrix factorisation in NumPyro by AutoNormal, in an environment of its own, without bayesrec: see svi_vs_peers.py.
 
     pip install numpyro jax pandas
-    python numpyro_rival.py ml-100k.csv answer.npz
+    python numpyro_rival.py ml-100k.csv answer.npz [3000]
 
 Rank 8, non-centred, half-normal scales, one noise; 3,000 steps of ClippedAdam whose rate falls from .02 to .002, started at
 prior medians: of the settings that were tried on these rows before, the best. ``wall`` runs from the data in memory to 200
@@ -22,7 +22,8 @@ import pandas as pd
 from jax import random
 from numpyro.infer import SVI, Trace_ELBO, autoguide, init_to_median
 
-RANK, STEPS, DRAWS = 8, 3000, 200
+RANK, DRAWS = 8, 200
+STEPS = int(sys.argv[3]) if len(sys.argv) > 3 else 3000
 
 
 def model(user, item, n_users, n_items, centre, rating=None):

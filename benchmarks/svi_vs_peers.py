@@ -1,10 +1,12 @@
 """VMP and SVI against NumPyro and against Gibbs: MovieLens in seconds to a log score, quality on four data sets, time a pass.
 
-    python benchmarks/svi_vs_peers.py [FOLDER] [--parts movielens,pairs,spread,scaling] [--sizes 1e5,3e5,1e6,2e6]
+    python benchmarks/svi_vs_peers.py [FOLDER] [--parts movielens,curves,pairs,scaling] [--sizes 1e5,3e5,1e6,2e6]
 
 FOLDER holds ml-100k.csv and ml-1m.csv (see gibbs_vs_peers.py); BAYESREC_NUMPYRO names a Python with numpyro, jax and pandas,
 in which numpyro_rival.py runs: the same kind of model, AutoNormal, 3,000 steps at a decaying rate, from there to its
-predictions, compilation included. BAYESREC_DATA has the pairs of domains (see common.py). Everything runs with two threads.
+predictions, compilation included. "curves" is the held-out NLPD of fits of growing length against their seconds, each point a
+fit of its own, and writes docs/images/nlpd_seconds.png. BAYESREC_DATA has the pairs of domains (see common.py). Everything runs
+with two threads.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import subprocess
 import tempfile
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +38,7 @@ from bayesrec.inference.chain import Chain
 from bayesrec.inference.start import warm_start
 from bayesrec.inference.vmp_single import SingleFit
 from bayesrec.models.base import Schema
+from bayesrec.plots import INK, SERIES, _figure, _title
 from bayesrec.workers import Workers
 
 torch.set_num_threads(1)
@@ -43,12 +47,13 @@ VMP = br.VMP(draws=100)
 ONE = br.VMP(draws=100, chains=1)
 
 
-def numpyro(name: str, folder: Path) -> dict[str, np.ndarray]:
+def numpyro(name: str, folder: Path, steps: int = 3000) -> dict[str, np.ndarray]:
     """Mean, sd and seconds of the rival's own, in its own process."""
     with tempfile.TemporaryDirectory() as place:
         answer = Path(place, "answer.npz")
         script = Path(__file__).with_name("numpyro_rival.py")
-        subprocess.run([os.environ["BAYESREC_NUMPYRO"], script, folder / f"{name}.csv", answer], check=True)
+        command = [os.environ["BAYESREC_NUMPYRO"], script, folder / f"{name}.csv", answer, str(steps)]
+        subprocess.run(command, check=True)
         with np.load(answer) as file:
             return dict(file)
 
@@ -85,6 +90,50 @@ def movielens(folder: Path) -> None:
         rival = frame["seconds"].xs("NumPyro AutoNormal", level="arm")
         frame["seconds / NumPyro"] = frame["seconds"] / rival.reindex(frame.index.get_level_values("data")).to_numpy()
     show("MovieLens, rank 8: seconds from call to posterior, and held-out rows", frame.astype(float), "vmp_movielens")
+
+
+def curves(folder: Path, names: tuple[str, ...] = ("ml-100k", "ml-1m")) -> None:
+    """Held-out NLPD against seconds, PMF of rank 8: Gibbs and VMP of growing length, and NumPyro of growing numbers of steps."""
+    rows = []
+    for name in names:
+        data, test = peers.read(folder, name)
+        y = test["rating"].to_numpy()
+        held = br.Interactions.from_frame(test[["u", "i", "rating"]], target="films", domain=None, user="u", item="i")
+        arms = {f"Gibbs-{n}": br.Gibbs(draws=n, warmup=n, chains=4) for n in (20, 50, 100, 200)}
+        arms |= {f"VMP, one chain-{n}": replace(ONE, passes=n, tolerance=1e-9) for n in (2, 5, 10, 20)}
+        arms |= {f"VMP-{n}": replace(VMP, passes=n, tolerance=1e-9) for n in (5, 20)}
+        for label, method in arms.items():
+
+            def ours(data=data, held=held, method=method):
+                br.fit(br.models.PMF(rank=8), data, replace(method, draws=2, chains=1), progress=False)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", br.errors.ConvergenceWarning)  # short fits are the point
+                    start = time.perf_counter()
+                    posterior = br.fit(br.models.PMF(rank=8), data, method, progress=False)
+                    wall = time.perf_counter() - start
+                return {"nlpd": -posterior.log_score(held).mean(), "wall": np.array(wall)}
+
+            arrays = cell(f"vmp/curve-{name}-{label.replace(', ', '-').replace(' ', '-')}", ours)
+            rows.append(
+                {"data": name, "arm": label.rsplit("-", 1)[0], **{k: float(arrays[k]) for k in ("wall", "nlpd")}}
+            )
+        for steps in (100, 300, 1000, 3000) if os.environ.get("BAYESREC_NUMPYRO") else ():
+            arrays = cell(f"vmp/curve-{name}-numpyro-{steps}", lambda n=name, k=steps: numpyro(n, folder, k))
+            z = (y - arrays["mean"]) / arrays["sd"]
+            nlpd = np.mean(0.5 * z**2 + np.log(arrays["sd"]) + 0.5 * np.log(2 * np.pi))
+            rows.append({"data": name, "arm": "NumPyro AutoNormal", "wall": float(arrays["wall"]), "nlpd": nlpd})
+    frame = pd.DataFrame(rows)
+    show("Held-out NLPD against seconds from call to posterior", frame.set_index(["data", "arm"]), "nlpd_seconds")
+    figure, axes = _figure(8.0, 3.6, len(names))
+    for ax, (name, part) in zip(axes, frame.groupby("data", sort=False), strict=True):
+        for (arm, line), color, marker in zip(part.groupby("arm", sort=False), SERIES, "osD^", strict=False):
+            ax.plot(line["wall"], line["nlpd"], color=color, marker=marker, markersize=4, linewidth=1.2, label=arm)
+        ax.set_xscale("log")
+        ax.set_xlabel("seconds", color=INK)
+        ax.set_ylabel("held-out NLPD", color=INK)
+        _title(ax, {"ml-100k": "MovieLens-100K", "ml-1m": "MovieLens-1M"}[name])
+        ax.legend(frameon=False, fontsize=8)
+    figure.savefig("docs/images/nlpd_seconds.png")
 
 
 def pairs(names: list[str]) -> None:
@@ -172,6 +221,8 @@ def main() -> None:
     parts = args.parts.split(",")
     if "movielens" in parts and args.folder:
         movielens(args.folder)
+    if "curves" in parts and args.folder:
+        curves(args.folder)
     if "scaling" in parts:
         scaling([int(float(x)) for x in args.sizes.split(",")])
     if "pairs" in parts:
