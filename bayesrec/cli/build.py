@@ -96,7 +96,7 @@ def make_model(options: ModelOptions, name: str | None = None) -> Model:
 
     likelihood = _pick("--likelihood", options.likelihood, LIKELIHOODS, likelihoods)
     model = _pick("--model", name or options.model, MODELS, models)
-    return model(rank=options.rank, likelihood=likelihood())
+    return model(rank=options.rank, likelihood=likelihood(), activity=options.activity)
 
 
 def make_method(options: MethodOptions) -> Method:

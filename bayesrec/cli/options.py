@@ -67,6 +67,9 @@ class ModelOptions:
     likelihood: Annotated[str, option("gaussian, student, ordinal, bernoulli, poisson or implicit.", panel="Model")] = (
         "gaussian"
     )
+    activity: Annotated[
+        bool, option("Meet users who have not rated yet in proportion to how much people rate.", panel="Model")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,9 @@ class MethodOptions:
     threads: Annotated[int | None, option("Chains run at once.", panel="Method")] = None
     passes: Annotated[int | None, option("At most so many passes of a chain (vmp).", panel="Method")] = None
     tolerance: Annotated[
-        float | None, option("Least gain of a pass, in nats a rating, that is worth another (vmp).", panel="Method")
+        float | None, option("Least gain that is worth going on, in nats a rating (vmp, svi).", panel="Method")
     ] = None
-    steps: Annotated[int | None, option("Steps of the optimiser (svi).", panel="Method")] = None
+    steps: Annotated[int | None, option("At most so many steps of the optimiser (svi).", panel="Method")] = None
     batch_size: Annotated[int | None, option("Rows in a step (svi).", panel="Method")] = None
     learning_rate: Annotated[float | None, option("Size of the first steps (svi).", panel="Method")] = None
     seed: Annotated[int, option("Equal seeds give equal answers.", panel="Method")] = 0

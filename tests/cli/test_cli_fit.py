@@ -227,6 +227,12 @@ def test_vmp_and_its_options(run, refused, folder, tmp_path):
     assert "VMP fits Gaussian ratings" in refused(*words, "--likelihood", "student")
 
 
+def test_activity_reaches_the_model(run, folder, tmp_path):
+    words = ("fit", folder / "ratings.csv", "--target", "target", "--rank", 1, "--out", tmp_path / "m")
+    run(*words, "--activity", "--draws", 5, "--warmup", 5, "--chains", 1)
+    assert br.load(tmp_path / "m").model == br.models.TransferMF(rank=1, activity=True)
+
+
 @pytest.mark.parametrize("domains", [{}, {"source": 1, "target": 20}])
 def test_a_folder_of_parquet_is_one_table(run, refused, frame, tmp_path, domains):
     (tmp_path / "t").mkdir()
