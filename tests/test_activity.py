@@ -167,3 +167,13 @@ def test_refusals():
     posterior = br.fit(model, data, br.Gibbs(draws=5, warmup=5, chains=2), progress=False)
     with pytest.raises(br.errors.DataError, match="as_prior is about people"):
         posterior.as_prior("user")
+
+
+def test_draws_in_files_are_moved_where_they_lie():
+    data = br.Interactions.from_frame(world(5, n=60), target="music")
+    train, _ = br.split.cold_users(data, fraction=0.25, seed=0)
+    model, small = br.models.PMF(rank=1, activity=True), br.Gibbs(draws=20, warmup=10, chains=2, memory=1e-6)
+    kept = br.fit(model, train, br.Gibbs(draws=20, warmup=10, chains=2), progress=False)
+    filed = br.fit(model, train, small, progress=False)
+    assert isinstance(filed.draws["user_vector"], np.memmap)
+    np.testing.assert_array_equal(filed.draws["user_vector"], kept.draws["user_vector"])

@@ -40,9 +40,9 @@ def check_activity(method: Any, watch: Any) -> None:
 def met_by_ratings(posterior: Posterior, seed: int) -> Posterior:
     """Move the mean of new users, and users without target rows, from that of people to that of ratings.
 
-    What the move is comes from a regression, in each draw, of the vectors of users with target rows on their log number of such
-    rows, given all else that the prior of a vector knows of them: source vectors, features. It is a cut: the numbers of ratings
-    tell nothing about the users who gave them.
+    The posterior is one that nobody has seen yet. What the move is comes from a regression, in each draw, of the vectors of users
+    with target rows on their log number of such rows, given all else that the prior of a vector knows of them: source vectors,
+    features. It is a cut: the numbers of ratings tell nothing about the users who gave them.
     """
     data, draws = posterior.data, posterior.draws
     counts = np.bincount(data.user[data.is_target], minlength=data.n_users)
@@ -56,15 +56,18 @@ def met_by_ratings(posterior: Posterior, seed: int) -> Posterior:
     users, silent = rated[some], np.flatnonzero(counts == 0)
     known = [] if posterior.schema.user_x is None else [posterior.schema.user_x[users]]
     fixed = np.column_stack([np.ones(len(some)), x[some], *known])
-    moved = {name: draws[name].copy() for name in ("user_mean", "user_vector")}
+    mean, vectors = (
+        draws["user_mean"].copy(),
+        draws["user_vector"],
+    )  # vectors may lie in files: in place, nobody else has them
     rng = np.random.default_rng([seed, 1])
     for place in np.ndindex(posterior.n_chains, posterior.n_draws):
         of_sources = [phi[users] for phi in draws["source_vector"][place]] if "source_vector" in draws else []
         slope = _slope(np.column_stack([fixed, *of_sources]), draws["user_vector"][place][users], rng)
-        moved["user_mean"][place] += gap * slope
+        mean[place] += gap * slope
         if not posterior.model.pools:
-            moved["user_vector"][place][silent] += gap * slope
-    return replace(posterior, draws=draws | moved)
+            vectors[place][silent] += gap * slope
+    return replace(posterior, draws=draws | {"user_mean": mean})
 
 
 def _slope(design: np.ndarray, vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
