@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +17,16 @@ State = dict[str, Any]
 def remembered(function: Callable[[State], np.ndarray], sites: tuple[str, ...]) -> Callable[[State], np.ndarray]:
     """The same function of a state, computed anew only when one of the sites is another array than at the last call.
 
-    Updates never change an array in place, so an array that is the same object has the same values.
+    Updates never change an array in place, so an array that is the same object has the same values. Each thread has a memory
+    of its own: chains that run side by side share the function.
     """
-    seen: tuple[Any, ...] = ()
-    value = np.empty(0)
+    last = threading.local()
 
     def call(state: State) -> np.ndarray:
-        nonlocal seen, value
-        now = tuple(state.get(name) for name in sites)
+        seen, now = getattr(last, "seen", ()), tuple(state.get(name) for name in sites)
         if len(seen) != len(now) or any(a is not b for a, b in zip(seen, now, strict=True)):
-            value, seen = function(state), now
-        return value
+            last.value, last.seen = function(state), now
+        return last.value
 
     return call
 

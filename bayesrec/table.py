@@ -105,6 +105,11 @@ class Table:
         )
 
     @cached_property
+    def fitted(self) -> dict[int, Any]:
+        """What models remember of this table; see :meth:`bayesrec.models.base.Model.fitted`."""
+        return {}
+
+    @cached_property
     def parts(self) -> list[Part]:
         """The table of each domain by itself."""
         out = []

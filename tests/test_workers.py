@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from test_checkpoint import break_after
 
 import bayesrec as br
+from bayesrec import conjugate
 from bayesrec.blocks import remembered
 from bayesrec.errors import ConvergenceWarning, DataError, SamplingError
 from bayesrec.inference import gibbs
@@ -188,3 +190,38 @@ def test_without_a_place_for_a_cache_loops_are_compiled_all_the_same(monkeypatch
 def test_options_that_make_no_sense(options, message):
     with pytest.raises(DataError, match=message):
         br.Gibbs(**options)
+
+
+def test_threads_remember_by_themselves():
+    """Two threads take turns with states of their own; a memory that they shared would mix them up."""
+    calls = []
+
+    def total(state):
+        calls.append(1)
+        return state["a"].sum()
+
+    call, turn = remembered(total, ("a",)), threading.Barrier(2)
+    states = [{"a": np.full(3, 1.0)}, {"a": np.full(3, 5.0)}]
+
+    def ask(state):
+        out = []
+        for _ in range(50):
+            turn.wait()
+            out.append(call(state))
+        return set(out)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(ask, states)) == [{3.0}, {15.0}]
+    assert len(calls) == 2
+
+
+def test_a_kept_sweep_sums_squared_errors_once(monkeypatch):
+    """The log density of a draw and the noise of the next sweep look at the same sums."""
+    frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 10), n_ratings=(6, 4))
+    data = br.Interactions.from_frame(frame, target="target", value="value")
+    calls, true = [], conjugate.row_squared_errors
+    monkeypatch.setattr(conjugate, "row_squared_errors", lambda *args: (calls.append(1), true(*args))[1])
+    for model in (br.models.PMF(rank=1), br.models.TransferMF(rank=1), br.models.CollectiveMF(rank=1)):
+        calls.clear()
+        br.fit(model, data, br.Gibbs(draws=10, warmup=5, chains=2), progress=False)
+        assert len(calls) == 2 * (10 + 5), model

@@ -322,7 +322,13 @@ class Model(ABC):
         """Vectors of all users in all domains in the order of ``table.user_ptr``, (user * domain, R)."""
 
     def fitted(self, table: Table) -> Fitted:
-        """What the vectors of a state say of the ratings of a table."""
+        """What the vectors of a state say of the ratings of a table: one for all who ask, so that nothing is computed twice."""
+        known = table.fitted
+        if id(self) not in known:
+            known[id(self)] = self, self._fitted(table)  # the model goes along: its number stays its own
+        return known[id(self)][1]
+
+    def _fitted(self, table: Table) -> Fitted:
         sites = (*(name for name in self.latent_dims if name.endswith("_vector")), "response")
         item_index, workers = table.user_item, table.workers
 

@@ -105,7 +105,8 @@ class TransferMF(Model):
         return None if self.power in (0.0, 1.0) else np.append(np.full(n_domains - 1, self.power), 1.0)
 
     def _powered(self, table: Table) -> Table:
-        return table if table.weight is not None else replace(table, weight=self.exponents(table.n_domains))
+        powers = self.exponents(table.n_domains)
+        return table if table.weight is not None or powers is None else replace(table, weight=powers)
 
     @property
     def _apart(self) -> bool:
