@@ -1,7 +1,7 @@
 """Compiled loops behind :mod:`bayesrec.conjugate`. Internal.
 
-Each function works on one row after another in plain loops over small matrices, releases the GIL (chains run in
-threads) and draws no random numbers: standard normals come in as an array, so results do not depend on threads.
+Each function works on rows in loops over small matrices and releases the GIL (chains run in threads). Random numbers
+come from a stream for every row (:mod:`bayesrec.streams`), so results do not depend on threads.
 Vectors have ``R = rank + 1`` components, bias first.
 """
 

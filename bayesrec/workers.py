@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,10 +63,13 @@ class Workers:
                 total = total + run(*span)
 
         others = [self.pool.submit(work) for _ in range(min(self.n, len(spans)) - 1)] if self.pool else []
-        mine = work()
-        return mine + sum(
-            future.result() for future in others if not future.cancel()
-        )  # who has not begun finds nothing left
+        try:
+            mine = work()
+        finally:  # whatever happens, nobody works on behind the caller's back
+            spans.clear()
+            others = [future for future in others if not future.cancel()]  # who has not begun finds nothing left
+            wait(others)
+        return mine + sum(future.result() for future in others)
 
 
 ALONE = Workers()

@@ -74,15 +74,13 @@ def test_users_with_ratings_stay_as_they_are(fits):
     train, _, plain, tilted = fits
     known = np.unique(train.user[train.is_target])
     for name in plain.draws:
-        if name == "user_mean":
-            continue
         a, b = plain.draws[name], tilted.draws[name]
         if name == "user_vector":
             a, b = a[:, :, known], b[:, :, known]
         np.testing.assert_array_equal(a, b)
     silent = np.setdiff1d(np.arange(train.n_users), known)
     moved = tilted.draws["user_vector"] - plain.draws["user_vector"]
-    shift = tilted.draws["user_mean"] - plain.draws["user_mean"]
+    shift = tilted.draws["user_shift"]
     expected = np.zeros_like(moved[:, :, silent]) if tilted.model.pools else shift[:, :, None]
     np.testing.assert_allclose(moved[:, :, silent], np.broadcast_to(expected, moved[:, :, silent].shape), atol=1e-6)
 
@@ -115,7 +113,7 @@ def test_without_a_tie_between_ratings_and_their_number_nothing_is_lost():
     frame, _ = br.data.synthetic.cross_domain(n_users=40, n_items=(15, 12), n_ratings=(8, 5))
     data = br.Interactions.from_frame(frame, target="target", value="value")
     same = [br.fit(br.models.PMF(rank=1, activity=on), data, METHOD, progress=False) for on in (False, True)]
-    np.testing.assert_array_equal(same[0].draws["user_mean"], same[1].draws["user_mean"])
+    assert not same[1].draws["user_shift"].any()
     train, test = split(world(1, slope=0.0))
     plain, tilted = (
         br.fit(br.models.TransferMF(rank=1, activity=on), train, METHOD, progress=False) for on in (False, True)
@@ -151,7 +149,7 @@ def test_with_shared_items_and_other_likelihoods():
     assert posterior.predict_proba(frame.head(2)[["user", "item"]]).shape == (2, 7)
     swapped = frame.rename(columns={"user": "item", "item": "user"})
     mirror = br.fit(model, br.Interactions.from_frame(swapped, target="music", shared="items"), METHOD, progress=False)
-    np.testing.assert_array_equal(mirror.draws["user_mean"], posterior.draws["user_mean"])
+    np.testing.assert_array_equal(mirror.draws["user_shift"], posterior.draws["user_shift"])
 
 
 def test_refusals():
@@ -162,6 +160,9 @@ def test_refusals():
         br.models.PMF(activity="yes")
     with pytest.raises(br.errors.DataError, match="needs the draws of 'user_vector'"):
         br.fit(model, data, br.Gibbs(draws=5, keep=("item_vector",)), progress=False)
+    transfer = br.models.TransferMF(rank=1, activity=True)
+    with pytest.raises(br.errors.DataError, match="needs the draws of 'source_vector'"):
+        br.fit(transfer, data, br.Gibbs(draws=5, keep=("user_vector",)), progress=False)
     with pytest.raises(br.errors.DataError, match=r"fit\(watch=\.\.\.\) predicts while the chains run"):
         br.fit(model, data, METHOD, progress=False, watch=frame.head(2))
     posterior = br.fit(model, data, br.Gibbs(draws=5, warmup=5, chains=2), progress=False)
@@ -177,3 +178,35 @@ def test_draws_in_files_are_moved_where_they_lie():
     filed = br.fit(model, train, small, progress=False)
     assert isinstance(filed.draws["user_vector"], np.memmap)
     np.testing.assert_array_equal(filed.draws["user_vector"], kept.draws["user_vector"])
+
+
+def test_whoever_has_rated_is_not_moved_when_taken_in():
+    """Newcomers with target ratings are drawn as without activity; those with source ratings alone are moved by the shift."""
+    frame = world(6, n=120)
+    kept, new = frame[frame["user"] >= 20], frame[frame["user"] < 20]
+    new = new[(new["domain"] == "book") | ((new["user"] < 10) & (new["item"] < 30))]
+    data = br.Interactions.from_frame(kept, target="music")
+    for model in (br.models.PMF(rank=1), br.models.TransferMF(rank=1)):
+        plain = br.fit(model, data, METHOD, progress=False)
+        tilted = br.fit(type(model)(rank=1, activity=True), data, METHOD, progress=False)
+        rows = new[new["domain"] == "music"] if isinstance(model, br.models.PMF) else new
+        one, two = (posterior.fold_in(rows) for posterior in (plain, tilted))
+        moved = two.draws["user_vector"] - one.draws["user_vector"]
+        for user in np.unique(rows["user"]):
+            code = one.data.users.encode(np.array([user]), np.zeros(1, dtype=int))[0]
+            rated = ((rows["user"] == user) & (rows["domain"] == "music")).any()
+            expected = np.zeros_like(moved[:, :, code]) if rated else two.draws["user_shift"]
+            np.testing.assert_allclose(moved[:, :, code], expected, atol=1e-5)
+        again = [p.update(frame[(frame["user"] == 50) & (frame["domain"] == "music")].head(1)) for p in (plain, tilted)]
+        np.testing.assert_array_equal(again[0].draws["user_vector"], again[1].draws["user_vector"])
+
+
+def test_the_prior_of_a_tree_is_that_of_people():
+    train, _ = split(world(7, n=80))
+    trees = [
+        br.fit(br.models.PMF(rank=1, activity=on), train, METHOD, progress=False).to_datatree() for on in (False, True)
+    ]
+    assert "user_shift" in trees[1]["posterior"]
+    for name, x in trees[0]["log_prior"].data_vars.items():
+        np.testing.assert_allclose(trees[1]["log_prior"][name], x, rtol=1e-4, atol=1e-3)
+    assert br.sample_prior(br.models.PMF(rank=1, activity=True), train, draws=2)["prior"].sizes["draw"] == 2

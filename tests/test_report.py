@@ -821,7 +821,7 @@ def test_convergence_in_words(found, start):
 
 
 def test_an_approximation_does_not_boast_of_its_chains(arms, tmp_path):
-    svi = type("SVI", (), {"__repr__": lambda self: "SVI()"})()
+    svi = type("SVI", (), {"__repr__": lambda self: "SVI()", "approximates": True})()
     text = report(dataclasses.replace(arms.bare, method=svi), tmp_path / "r.html").read_text()
     assert "not a simulation" in text
     assert "R-hat" not in text

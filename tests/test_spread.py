@@ -56,6 +56,14 @@ def test_refusals(data):
     for factor in (0.0, -1, "2", True, float("inf")):
         with pytest.raises(DataError, match="factor must be a number above 0"):
             gibbs.widened(factor)
+    for arguments, words in (
+        ((model, data.to_frame(), GIBBS), "data must be"),
+        ((model, data, "SVI"), "method must be"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            br.compare_spread(*arguments)
+    with pytest.raises(TypeError, match="against must be a Method, not 'Gibbs'"):
+        br.compare_spread(model, data, GIBBS, against="Gibbs")
     with pytest.raises(DataError, match="users must be a whole number of at least 20, not 5"):
         br.compare_spread(model, data, GIBBS, users=5)
     few = data.mask(np.isin(data.user, np.arange(10)))

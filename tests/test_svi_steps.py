@@ -220,4 +220,24 @@ def test_a_collapse_is_seen(data):
     members.tables[1][:, 1] = -20.0
     assert fit.collapsed
     bound.guide.start["user_vector"][:, 1] = 0.0
-    assert not fit.collapsed
+    assert not Steps(br.SVI(steps=1, guide="mean_field"), bound, len(view), np.random.default_rng(0)).collapsed
+
+
+def test_a_resumed_chain_knows_how_it_began(data):
+    """What the factors explained at the start decides on a restart, and comes from the file, not from the start of a resume."""
+    model = br.models.PMF(rank=1)
+    view = model.view(data)
+    schema = Schema.of(view)
+
+    def made(sweeps):
+        torch.manual_seed(0)
+        rng = np.random.default_rng(0)
+        return Steps(METHOD, bound_of(model, schema, schema.table(view), rng, "rows", sweeps), 100, rng)
+
+    warm, resumed = made(40), made(0)
+    assert warm.awake != resumed.awake
+    for _ in range(2):
+        warm.advance()
+    resumed.restore(warm.state())
+    assert resumed.awake == warm.awake
+    assert resumed.collapsed == warm.collapsed

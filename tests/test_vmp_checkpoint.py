@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from bayesrec.inference import checkpoint
 from bayesrec.inference.climb import FitFile
 from bayesrec.inference.vmp_single import SingleFit
 from bayesrec.inference.vmp_transfer import TransferFit
+from bayesrec.models.base import Schema
 
 METHOD = br.VMP(passes=8, draws=6, chains=3, tolerance=1e-9, threads=2)
 MODELS = {
@@ -123,6 +125,33 @@ def test_ctrl_c_keeps_what_was_reached_and_the_files(data, unbroken, tmp_path, m
     assert_same(br.fit(MODELS["PMF"], data, METHOD, progress=False, checkpoint=tmp_path, watch=rows(data)), expected)
 
 
+def test_ctrl_c_in_the_first_pass_after_a_resume_draws_nothing(data, tmp_path, monkeypatch):
+    """A file holds what a pass reads first, not all that draws need."""
+    for name in ("PMF", "TransferMF"):
+        folder = tmp_path / name
+        for error in (RuntimeError, KeyboardInterrupt):
+            with monkeypatch.context() as patch:
+                break_after(patch, 3 if error is RuntimeError else 0, error)
+                with pytest.raises(error):
+                    br.fit(MODELS[name], data, METHOD, progress=False, checkpoint=folder)
+        assert [p.name for p in folder.iterdir()] == ["chain-0.npz"]
+
+
+def test_ctrl_c_while_a_chain_is_drawn_from_keeps_those_before(data, unbroken, monkeypatch):
+    expected, drawn, true = whole(unbroken, data, "PMF"), [], SingleFit.draw
+
+    def draw(self, rng):
+        drawn.append(1)
+        if len(drawn) == METHOD.draws + 3:
+            raise KeyboardInterrupt
+        return true(self, rng)
+
+    monkeypatch.setattr(SingleFit, "draw", draw)
+    with pytest.warns(ConvergenceWarning, match="interrupted: kept 1 of 3 chains"):
+        part = br.fit(MODELS["PMF"], data, METHOD, progress=False)
+    assert np.array_equal(part.draws["item_vector"][0], expected.draws["item_vector"][0])
+
+
 def test_a_failed_write_leaves_the_old_file(data, unbroken, tmp_path, monkeypatch):
     expected = whole(unbroken, data, "PMF")
     monkeypatch.setattr(checkpoint, "EVERY", 0.0)
@@ -162,9 +191,26 @@ def test_files_of_another_fit_and_damaged_ones_are_refused(data, tmp_path, monke
     half = data.mask(np.arange(len(data)) % 2 == 0)
     with pytest.raises(DataError, match="belongs to another"):
         br.fit(MODELS["PMF"], half, METHOD, progress=False, checkpoint=tmp_path)
-    (tmp_path / "chain-0.npz").write_bytes(b"nonsense")
-    with pytest.raises(LoadError, match=r"chain-0\.npz"):
-        br.fit(MODELS["PMF"], data, METHOD, progress=False, checkpoint=tmp_path)
+    for damaged in (b"nonsense", b""):
+        (tmp_path / "chain-0.npz").write_bytes(damaged)
+        with pytest.raises(LoadError, match=r"chain-0\.npz"):
+            br.fit(MODELS["PMF"], data, METHOD, progress=False, checkpoint=tmp_path)
+
+
+def test_features_and_source_priors_are_of_the_fit(data):
+    """Two fits that differ in these alone have other files."""
+    schema = Schema.of(data)
+    plain = checkpoint.fit_fingerprint(MODELS["PMF"], METHOD, data, schema, 0, None)
+    assert plain == checkpoint.fit_fingerprint(MODELS["PMF"], METHOD, data, schema, 0, None)
+    other = [replace(schema, **{name: np.eye(3)}) for name in ("user_x", "item_x")]
+    found = {checkpoint.fit_fingerprint(MODELS["PMF"], METHOD, data, one, 0, None) for one in other}
+    assert len(found | {plain}) == 3
+    books = br.Interactions.from_frame(data.to_frame().query("domain == 'source'"), target="source", value="value")
+    long = br.Gibbs(draws=200, warmup=100, chains=1)
+    prior = br.fit(MODELS["one noise"], books, long, progress=False).as_prior("user")
+    priors = [prior, replace(prior, mean=prior.mean + 1.0)]
+    models = [br.models.TransferMF(rank=1, source=prior) for prior in priors]
+    assert len({checkpoint.fit_fingerprint(one, METHOD, data, schema, 0, None) for one in models}) == 2
 
 
 def test_writes_wait_for_their_time(data, tmp_path, monkeypatch):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +17,7 @@ from bayesrec import conjugate
 from bayesrec.blocks import remembered
 from bayesrec.errors import ConvergenceWarning, DataError, SamplingError
 from bayesrec.inference import gibbs
+from bayesrec.models.base import Schema
 from bayesrec.workers import ALONE, Workers
 
 
@@ -225,3 +229,38 @@ def test_a_kept_sweep_sums_squared_errors_once(monkeypatch):
         calls.clear()
         br.fit(model, data, br.Gibbs(draws=10, warmup=5, chains=2), progress=False)
         assert len(calls) == 2 * (10 + 5), model
+
+
+def test_a_table_goes_with_its_fit():
+    """What models remember of a table makes no circle with it: it is freed at once, not when the collector comes round."""
+    frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(10, 8), n_ratings=(6, 4))
+    data = br.Interactions.from_frame(frame, target="target", value="value")
+    model = br.models.TransferMF(rank=1)
+    table = Schema.of(data).table(data)
+    state = model.start(table, np.random.default_rng(0))
+    assert np.isfinite(model.log_density(state, table))
+    gone = weakref.ref(table)
+    gc.disable()
+    try:
+        del table
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_whoever_stops_waits_for_the_others():
+    """An error in the caller's share ends the sharing: no helper works on behind its back."""
+    caller, late = threading.get_ident(), []
+
+    def run(first, last):
+        if threading.get_ident() == caller:
+            raise KeyboardInterrupt
+        time.sleep(0.05)
+        late.append(first)
+        return 0
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(KeyboardInterrupt):
+        Workers(2, pool).share(run, np.arange(0, 4000, 10), 1)
+    done = len(late)
+    time.sleep(0.2)
+    assert len(late) == done

@@ -81,7 +81,7 @@ class MethodOptions:
     warmup: Annotated[int | None, option("Sweeps before the first of them.", panel="Method")] = None
     chains: Annotated[int | None, option("Number of chains.", panel="Method")] = None
     thin: Annotated[int | None, option("Sweeps for each kept draw.", panel="Method")] = None
-    threads: Annotated[int | None, option("Chains run at once.", panel="Method")] = None
+    threads: Annotated[int | None, option("Threads; those left over share the rows of a chain.", panel="Method")] = None
     passes: Annotated[int | None, option("At most so many passes of a chain (vmp).", panel="Method")] = None
     tolerance: Annotated[
         float | None, option("Least gain that is worth going on, in nats a rating (vmp, svi).", panel="Method")

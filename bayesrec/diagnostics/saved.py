@@ -43,7 +43,7 @@ def load(path: str | Path) -> Posterior | Stack:
     >>> posterior = br.fit(br.models.PMF(rank=1), data, br.Gibbs(draws=5, warmup=5, chains=1), progress=False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     br.load(posterior.save(folder + "/model")).model
-    PMF(rank=1, likelihood=Gaussian(user_noise=True), features=False)
+    PMF(rank=1, likelihood=Gaussian(user_noise=True), features=False, activity=False)
     """
     folder = Path(path)
     return _stack(folder) if (folder / META).is_file() else inference.load(folder)

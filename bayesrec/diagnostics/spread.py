@@ -10,7 +10,7 @@ from bayesrec.data.seeds import checked_seed, generator
 from bayesrec.data.split import holdout
 from bayesrec.errors import DataError
 from bayesrec.inference import Gibbs
-from bayesrec.inference.base import Method, fit
+from bayesrec.inference.base import Method, fit, whole_fits
 from bayesrec.models.base import Model
 from bayesrec.posterior import Posterior
 
@@ -52,7 +52,7 @@ def compare_spread(
     DataFrame
         A row for each held-out rating: user, item, mean and sd of its *expected* rating, without noise, under the method,
         mean_gibbs and sd_gibbs, and ratio, of the sds. The median ratio is what the spread of the method is worth;
-        ``posterior.widened(1 / ratio)`` makes up for it.
+        ``posterior.widened(1 / ratio)`` about makes up for it.
 
     Raises
     ------
@@ -70,6 +70,15 @@ def compare_spread(
     (['user', 'item', 'mean', 'sd', 'mean_gibbs', 'sd_gibbs', 'ratio'], True)
     """
     seed = checked_seed(seed)
+    other = Gibbs(draws=200, warmup=200, chains=4) if against is None else against
+    for value, kind, name in (
+        (model, Model, "model"),
+        (data, Interactions, "data"),
+        (method, Method, "method"),
+        (other, Method, "against"),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}.")
     if isinstance(users, bool) or not isinstance(users, (int, np.integer)) or users < LEAST:
         raise DataError(f"users must be a whole number of at least {LEAST}, not {users!r}")
     whole = data if data.shared == "users" else data.transposed()
@@ -80,9 +89,9 @@ def compare_spread(
         )
     chosen = generator(seed).choice(known, min(users, len(known)), replace=False)
     train, test = holdout(whole.mask(np.isin(whole.user, chosen)), fraction=0.1, seed=seed)
-    ours = fit(model, train, method, seed=seed, progress=progress)
-    other = against or Gibbs(draws=200, warmup=200, chains=4)
-    theirs = fit(model, train, other, seed=seed, progress=progress)
+    with whole_fits("spreads are not compared"):
+        ours = fit(model, train, method, seed=seed, progress=progress)
+        theirs = fit(model, train, other, seed=seed, progress=progress)
     mean, sd = _expected(ours, test)
     mean_gibbs, sd_gibbs = _expected(theirs, test)
     first, second = test.users.decode(test.user), test.items.decode(test.item)

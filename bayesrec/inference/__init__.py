@@ -32,6 +32,6 @@ def load(path: str | Path) -> Posterior:
     >>> posterior = br.fit(br.models.PMF(rank=1), data, br.Gibbs(draws=5, warmup=5, chains=2), progress=False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     br.load(posterior.save(folder + "/model")).model
-    PMF(rank=1, likelihood=Gaussian(user_noise=True), features=False)
+    PMF(rank=1, likelihood=Gaussian(user_noise=True), features=False, activity=False)
     """
     return Posterior(**store.load(path, {"Gibbs": Gibbs, "NUTS": NUTS, "SVI": SVI, "VMP": VMP}))

@@ -63,14 +63,14 @@ def whole_fits(message: str) -> Iterator[None]:
 
 
 def needs_gibbs(method: Method, checkpoint: Any, device: str, watch: Any) -> None:
-    """Refuse the options of ``fit`` that only Gibbs has."""
+    """Refuse those of these options of ``fit`` that are given."""
     for name, given in (
         ("checkpoint", checkpoint is not None),
         ("watch", watch is not None),
         ("device", device != "cpu"),
     ):
         if given:
-            raise UnsupportedMethodError(f"fit({name}=...) needs Gibbs so far; {type(method).__name__} cannot use it.")
+            raise UnsupportedMethodError(f"{type(method).__name__} cannot use fit({name}=...) so far; Gibbs can.")
 
 
 def whole_number(method: Method, name: str, least: int) -> int:
@@ -122,8 +122,8 @@ def fit(
         ``"cpu"``, or a GPU as torch calls it, such as ``"cuda"``: Gibbs then updates users and items there. Equal in law, not
         bit for bit.
     watch : DataFrame or Interactions, optional
-        Rows as for ``predict``, with or without values. Their predictions gather while Gibbs runs, over every draw, whatever
-        is kept: ``posterior.watched``.
+        Rows as for ``predict``, with or without values. Their predictions gather while Gibbs, SVI or VMP runs, over every
+        draw, whatever is kept: ``posterior.watched``.
 
     Returns
     -------
@@ -155,12 +155,12 @@ def fit(
     model = model.bound(view, data)
     model.check(view)
     if model.activity:
-        check_activity(method, watch)
+        check_activity(model, method, watch)
     more: dict[str, Any] = (
         {} if device == "cpu" and watch is None else {"device": device, "watch": _watched_rows(view, watch)}
     )
-    posterior = method.run(model, view, Schema.of(view, model.likelihood), seed, progress, checkpoint, **more)
-    return met_by_ratings(posterior, seed) if model.activity else posterior
+    posterior = method.run(model.of_people, view, Schema.of(view, model.likelihood), seed, progress, checkpoint, **more)
+    return met_by_ratings(posterior, model, seed)
 
 
 def _check_device(device: Any) -> None:
@@ -189,8 +189,8 @@ def fit_unchecked(model: Model, data: Interactions, method: Method, seed: int, p
     """Fit without asking whether the model has a source: the other arm of a negative-transfer gap."""
     view = _view(model, data)
     model = model.bound(view, data)
-    posterior = method.run(model, view, Schema.of(view, model.likelihood), seed, progress)
-    return met_by_ratings(posterior, seed) if model.activity else posterior
+    posterior = method.run(model.of_people, view, Schema.of(view, model.likelihood), seed, progress)
+    return met_by_ratings(posterior, model, seed)
 
 
 def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int = 0) -> Any:
@@ -230,7 +230,7 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
         raise DataError(f"draws must be at least 1, not {draws!r}; give a whole number")
     seed = checked_seed(seed)
     view = _view(model, data)
-    model = model.bound(view, data)
+    model = model.bound(view, data).of_people
     model.check(view)
     schema = Schema.of(view, model.likelihood)
     rows = view.mask(view.is_target)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -22,7 +23,7 @@ from bayesrec.files import beside
 if TYPE_CHECKING:
     from bayesrec.inference.chain import Chain
 
-__all__ = ["ChainFile", "fingerprint", "group", "read_state", "remove_state", "write_state"]
+__all__ = ["ChainFile", "fingerprint", "fit_fingerprint", "group", "read_state", "remove_state", "write_state"]
 
 EVERY = 20.0  # seconds between two writes of a chain
 
@@ -33,6 +34,15 @@ def fingerprint(*parts: Any) -> str:
     for part in parts:
         digest.update(np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
     return digest.hexdigest()
+
+
+def fit_fingerprint(model: Any, method: Any, data: Any, schema: Any, seed: int, watch: Any) -> str:
+    """The digest of a fit; ``method`` without what does not change the draws."""
+    source = getattr(model, "source", None)  # a source prior, whose repr is short
+    prior = [] if source is None else [source.users.tolist(), source.mean, source.cov]
+    rows = [x for part in (data, watch) if part is not None for x in (part.user, part.item, part.domain, part.value)]
+    units = schema.center, schema.scale
+    return fingerprint(model, *prior, schema.user_x, schema.item_x, *units, method, seed, *rows)
 
 
 def read_state(path: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -51,7 +61,7 @@ def read_state(path: Path, fingerprint: str) -> dict[str, Any] | None:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         meta = json.loads(str(arrays.pop("meta")))
-    except (ValueError, KeyError, OSError, BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise LoadError(f"the checkpoint {str(path)!r} cannot be read ({error}); delete it to start afresh.") from error
     if meta["fingerprint"] != fingerprint:
         raise DataError(
@@ -66,6 +76,8 @@ def write_state(path: Path, meta: dict[str, Any], arrays: dict[str, Any]) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as fresh, fresh.open("wb") as file:
         np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remove_state(path: Path) -> None:

@@ -55,6 +55,11 @@ class Climb(ABC):
         return self.taken > 0
 
     @property
+    def drawable(self) -> bool:
+        """Whether there is anything to draw from, worth it or not."""
+        return self.taken > 0
+
+    @property
     def collapsed(self) -> bool:
         """Whether a fit that is done should be made again from another start."""
         return False
@@ -150,8 +155,7 @@ def fit_files(
     """The file of each chain, or as many times None; ``method`` without what does not change the draws."""
     if folder is None:
         return [None] * chains
-    rows = [x for part in (data, watch) if part is not None for x in (part.user, part.item, part.domain, part.value)]
-    same = checkpoint.fingerprint(model, method, schema.center, schema.scale, seed, *rows)
+    same = checkpoint.fit_fingerprint(model, method, data, schema, seed, watch)
     return [FitFile(folder, c, same) for c in range(chains)]
 
 
@@ -196,6 +200,7 @@ def _finish(climb: Climb, file: FitFile | None, bar: Progress) -> None:
 def climb_all(
     make: Callable[[np.random.Generator, bool], Climb],
     seed: int,
+    most: int,
     files: list[FitFile | None],
     watches: list[Watch],
     bar: Progress,
@@ -206,6 +211,8 @@ def climb_all(
     ----------
     make : callable
         ``make(rng, fresh)``: the fit of a chain at its start, which may be any where ``fresh`` is False.
+    most : int
+        Steps of a chain.
     files : list
         Of each chain; None without checkpoints.
     watches : list
@@ -217,37 +224,58 @@ def climb_all(
         saved = None if file is None else file.read()
         if saved is not None and saved["done"]:
             draws, stats, settled = FitFile.drawn(saved, watch)
-            left = None
+            bar.advance(most)
         else:
-            climb: Climb | None = None
+            climb = _climbed(make, rng, file, saved, bar, out)
+            if climb is None:  # the chains before are better without this one
+                break
             try:
-                climb = make(rng, saved is None)
-                if saved is not None:
-                    FitFile.restore(saved, climb)
-                    bar.advance(climb.taken)
-                _finish(climb, file, bar)
-                while climb.collapsed and climb.attempt < RESTARTS:
-                    bar.extend(climb.taken)
-                    attempt, climb = climb.attempt + 1, make(rng, True)
-                    climb.attempt = attempt
-                    _finish(climb, file, bar)
+                draws, stats = climb.draw(watch)
+                settled = climb.settled
+                if file is not None and not out.interrupted and c + 1 < len(files):
+                    file.finish(draws, stats, settled, watch)
             except KeyboardInterrupt:
-                out.interrupted, out.taken = True, 0 if climb is None else climb.taken
-                if climb is None or not climb.usable:
-                    if not out.draws and (climb is None or not climb.taken):
-                        raise
-                    if out.draws:
-                        break  # the chains before are better without this one
-            assert climb is not None
-            draws, stats = climb.draw(watch)
-            settled, left = climb.settled, climb
-            if file is not None and not out.interrupted and c + 1 < len(files):
-                file.finish(draws, stats, settled, watch)
+                if not out.draws:
+                    raise
+                out.interrupted, out.taken = True, climb.taken
+                break
+            bar.advance(climb.most - climb.taken)
         if not settled:
             out.unsettled.append(c)
         out.draws.append(draws)
         out.stats.append(stats)
-        bar.advance(left.most - left.taken if left is not None else 0)
         if out.interrupted:
             break
     return out
+
+
+def _climbed(
+    make: Callable[[np.random.Generator, bool], Climb],
+    rng: np.random.Generator,
+    file: FitFile | None,
+    saved: dict[str, Any] | None,
+    bar: Progress,
+    out: Climbed,
+) -> Climb | None:
+    """The fit of one chain after all its steps, or as far as it came; None where it is not worth keeping beside ``out``."""
+    climb: Climb | None = None
+    try:
+        climb = make(rng, saved is None)
+        if saved is not None:
+            FitFile.restore(saved, climb)
+            bar.extend(climb.attempt * climb.most)
+            bar.advance(climb.attempt * climb.most + climb.taken)
+        _finish(climb, file, bar)
+        while climb.collapsed and climb.attempt < RESTARTS:
+            bar.extend(climb.taken)
+            attempt, climb = climb.attempt + 1, None
+            climb = make(rng, True)
+            climb.attempt = attempt
+            _finish(climb, file, bar)
+    except KeyboardInterrupt:
+        out.interrupted, out.taken = True, 0 if climb is None else climb.taken
+        if out.draws:
+            return climb if climb is not None and climb.usable else None
+        if climb is None or not climb.drawable:
+            raise
+    return climb

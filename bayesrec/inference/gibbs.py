@@ -8,7 +8,6 @@ import warnings
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from bayesrec.data.batch import Batch
 from bayesrec.errors import ConvergenceWarning, DataError
 from bayesrec.inference.base import Method, positive_number, whole_number
 from bayesrec.inference.chain import Chain
-from bayesrec.inference.checkpoint import ChainFile, fingerprint
+from bayesrec.inference.checkpoint import ChainFile, fit_fingerprint
 from bayesrec.inference.kept import Kept, kept_sites
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.watch import Watch, watched
@@ -134,10 +133,7 @@ class Gibbs(Method):
             chain.kept, chain.watch = kept.chains[c], watches[c] if watches else None
         goal, most = self.draws, self.max_draws or self.draws
         if checkpoint is not None:
-            same = fingerprint(
-                model, *_prior(model), schema.user_x, schema.item_x, replace(self, threads=None, memory=None), seed,
-                *_columns(data), *_columns(watch),
-            )  # fmt: skip
+            same = fit_fingerprint(model, replace(self, threads=None, memory=None), data, schema, seed, watch)
             _restore(chains, kept, [ChainFile(checkpoint, c, same) for c in range(self.chains)])
         interrupted, reached = False, True
 
@@ -183,17 +179,6 @@ class Gibbs(Method):
                 stacklevel=3,
             )
         return posterior(goal, every, final=True)
-
-
-def _columns(rows: Interactions | Batch | None) -> list[Any]:
-    """What a fingerprint takes of some rows."""
-    return [] if rows is None else [rows.user, rows.item, rows.domain, rows.value]
-
-
-def _prior(model: Model) -> list[Any]:
-    """What a fingerprint takes of a source prior, whose repr is short."""
-    source = getattr(model, "source", None)
-    return [] if source is None else [source.users.tolist(), source.mean, source.cov]
 
 
 def _restore(chains: list[Chain], kept: Kept, files: list[ChainFile]) -> None:

@@ -64,24 +64,28 @@ class Steps(Climb):
         self.cooling = self.most  # the step from which the rate falls
         self.end = self.most
         self.latest = self.most - self.most // 3
+        self.awake = self._spread(bound.guide.start)  # what the factors explain at the start
 
     @property
     def usable(self) -> bool:
-        """Half-way."""
-        return self.taken >= self.most // 2
+        """Half-way, or where the ELBO stands."""
+        return self.taken >= min(self.most // 2, self.cooling)
 
     @property
     def collapsed(self) -> bool:
         """Whether the factors of the start explained something, and those of the end do not."""
-        table, of = self.bound.table, self.bound.guide
-        target = table.user_domain == table.n_domains - 1
-        codes = [x[target].astype(np.int64) for x in (table.user_of, table.user_item, table.user_domain)]
-        before = of_factors(self.bound.model, of.start, codes)
-        if before < ASLEEP:
+        if self.awake < ASLEEP:
             return False
         with self._aside():
             draws, _ = self.bound.draw(1, np.random.default_rng(self.taken))
-        return of_factors(self.bound.model, {k: torch.as_tensor(x[0]) for k, x in draws.items()}, codes) < ASLEEP
+        return self._spread({name: torch.as_tensor(x[0]) for name, x in draws.items()}) < ASLEEP
+
+    def _spread(self, latents: dict[str, torch.Tensor]) -> float:
+        """What the factors explain in the target."""
+        table = self.bound.table
+        target = table.user_domain == table.n_domains - 1
+        codes = [x[target].astype(np.int64) for x in (table.user_of, table.user_item, table.user_domain)]
+        return of_factors(self.bound.model, latents, codes)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
@@ -148,7 +152,7 @@ class Steps(Climb):
     def state(self) -> dict[str, np.ndarray]:
         """Parameters, moments of Adam, the trace and torch's generator."""
         out = {"elbos": np.array(self.elbos), "shown": np.array(self.shown), "torch": torch.get_rng_state().numpy()}
-        out["plan"] = np.array([self.cooling, self.end])
+        out |= {"plan": np.array([self.cooling, self.end]), "awake": np.array(self.awake)}
         for k, x in enumerate(self.bound.guide.parameters):
             out[f"alone-{k}"] = x.detach().numpy()
             for name, moment in self.alone.state[x].items():
@@ -160,7 +164,7 @@ class Steps(Climb):
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Put all of it back."""
-        self.elbos, self.shown = state["elbos"].tolist(), float(state["shown"])
+        self.elbos, self.shown, self.awake = state["elbos"].tolist(), float(state["shown"]), float(state["awake"])
         self.cooling, self.end = (int(x) for x in state["plan"])
         with torch.no_grad():
             for k, x in enumerate(self.bound.guide.parameters):

@@ -124,7 +124,7 @@ class SVI(Method):
             return Steps(self, bound, len(data), rng, seen)
 
         with Progress("SVI", self.chains * self.steps, progress) as bar, torch.random.fork_rng(devices=[]):
-            found = climb_all(make, seed, files, watches, bar)
+            found = climb_all(make, seed, self.steps, files, watches, bar)
         if found.interrupted:
             warnings.warn(
                 f"interrupted: kept {len(found.draws)} of {self.chains} chains, the last after {found.taken} of "

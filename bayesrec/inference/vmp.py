@@ -126,7 +126,7 @@ class VMP(Method):
                 )
                 return _Passes(self, model, table, kind(model, table, start), len(data), rng)
 
-            found = climb_all(make, seed, files, watches, bar)
+            found = climb_all(make, seed, self.passes, files, watches, bar)
         _say_unfinished(found, self)
         draws, stats = found.pooled(model.dims)
         answer = None if watch is None else watched(watches[: len(found.draws)], schema, watch)
@@ -145,6 +145,16 @@ class _Passes(Climb):
         super().__init__(method.passes, rng)
         self.method, self.model, self.table, self.fit, self.n = method, model, table, fit, n
         self.trace: list[float] = []
+
+    @property
+    def drawable(self) -> bool:
+        """After a pass: what a checkpoint holds is what a pass reads first, not what it makes."""
+        return bool(np.isfinite(self.fit.elbo))
+
+    @property
+    def usable(self) -> bool:
+        """As soon as it can be drawn from."""
+        return self.drawable
 
     def advance(self) -> None:
         """One pass; it is the last if the mean gain of the last ones is below the tolerance."""

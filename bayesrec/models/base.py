@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -217,8 +218,18 @@ class Model(ABC):
 
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
-        """Axes of every site, the likelihood's included."""
-        return self.latent_dims | self.likelihood.dims
+        """Axes of every site, the likelihood's included, and with ``activity`` of what new users are moved by."""
+        shift = {"user_shift": ("latent_component",)} if self.activity else {}
+        return self.latent_dims | self.likelihood.dims | shift
+
+    @property
+    def of_people(self) -> Model:
+        """The model without ``activity``: what is sampled."""
+        return replace(self, activity=False) if self.activity else self
+
+    def new_user_mean(self, latents: Latents) -> Tensor:
+        """Mean of the target vector of somebody unknown, (..., R)."""
+        return latents["user_mean"] + latents["user_shift"] if self.activity else latents["user_mean"]
 
     def view(self, data: Interactions) -> Interactions:
         """Return the part of the data that the model looks at."""
@@ -331,6 +342,7 @@ class Model(ABC):
     def _fitted(self, table: Table) -> Fitted:
         sites = (*(name for name in self.latent_dims if name.endswith("_vector")), "response")
         item_index, workers = table.user_item, table.workers
+        table = weakref.proxy(table)  # it remembers what is made here: a circle would outlive the fit
 
         def errors(state: State) -> np.ndarray:
             out = conjugate.row_squared_errors(

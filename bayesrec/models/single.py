@@ -57,7 +57,7 @@ class SingleVector(Model):
 
     def population(self, latents: Latents, schema: Schema | None) -> Population:
         """The prior of a user and of an item without ratings."""
-        mean, cov = latents["user_mean"], latents["user_cov"] + features.unknown_user_cov(latents, schema)
+        mean, cov = self.new_user_mean(latents), latents["user_cov"] + features.unknown_user_cov(latents, schema)
         n_domains = latents["item_mean"].shape[-2]
         return Population(
             user={"user_vector": mean} | self.likelihood.unknown_user(latents),

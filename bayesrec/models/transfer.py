@@ -249,13 +249,13 @@ class TransferMF(Model):
     def population(self, latents: Latents, schema: Schema | None) -> Population:
         """The prior of a user and of an item without ratings, in each domain."""
         if self._apart:
-            return populations.population(latents, self.likelihood, schema)
+            return populations.population(latents | {"user_mean": self.new_user_mean(latents)}, self.likelihood, schema)
         size = self.rank + 1
         prior_var = _source_scale(latents, size).square()
         source = torch.diag_embed(prior_var)
         target = (self._population_cov(latents) + features.unknown_user_cov(latents, schema)).unsqueeze(-3)
         return Population(
-            user={"user_vector": latents["user_mean"], "source_vector": torch.zeros_like(prior_var)}
+            user={"user_vector": self.new_user_mean(latents), "source_vector": torch.zeros_like(prior_var)}
             | self.likelihood.unknown_user(latents),
             item={"item_vector": latents["item_mean"]} | self.likelihood.unknown_item(latents),
             user_cov=torch.cat([source, target], -3),

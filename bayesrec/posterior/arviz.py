@@ -12,6 +12,7 @@ import torch
 from bayesrec.likelihoods import Latents
 from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import predictive
+from bayesrec.posterior.activity import moved_back
 
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
@@ -81,7 +82,7 @@ def log_prior(model: Model, schema: Schema, latents: Latents) -> dict[str, torch
 def _log_priors(posterior: Posterior) -> dict[str, np.ndarray]:
     """Log prior density of each site, (chain, draw)."""
     shape = (posterior.n_chains, posterior.n_draws)
-    latents = predictive.flat(posterior.draws)
+    latents = predictive.flat(moved_back(posterior))
     parts = []
     for start in range(0, shape[0] * shape[1], CHUNK):
         some = {name: x[start : start + CHUNK].double() for name, x in latents.items()}

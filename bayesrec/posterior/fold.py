@@ -319,8 +319,12 @@ def _draw(posterior: Posterior, given: tuple[Table, np.ndarray], seed: list[int]
     rngs = [np.random.default_rng([*seed, chain]) for chain in range(posterior.n_chains)]
     sweeps = (1, 1) if len(local) == 1 else (WARM, SWEEPS)
     if covers(model) and table.weight is None:
-        return chains(model, table, held, len(local) > 1, *sweeps, rngs)
-    return _by_blocks(model, table, held, local, sweeps, rngs)
+        out = chains(model, table, held, len(local) > 1, *sweeps, rngs)
+    else:
+        out = _by_blocks(model, table, held, local, sweeps, rngs)
+    if model.activity and not model.pools:
+        out["user_vector"][:, :, table.count[-1] == 0] += posterior.draws["user_shift"][:, :, None]
+    return out
 
 
 def _by_blocks(

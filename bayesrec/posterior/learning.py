@@ -150,8 +150,9 @@ class Learning:
         """Draws of users and items stretched about the means of their chain, for variational fits. Provisional.
 
         ``SVI`` and ``VMP`` are too sure of what they expect. ``br.compare_spread`` measures by how much, on a part of the
-        users; one over the ratio that it finds is the factor that gives expected ratings Gibbs's spread there. Predictive means
-        move little, intervals and the rules that explore widen.
+        users; one over the ratio that it finds is about the factor that gives expected ratings Gibbs's spread there (a little
+        much: the product of two vectors widens more than either). Predictive means move little, intervals and the rules that
+        explore widen.
 
         Parameters
         ----------

@@ -86,7 +86,7 @@ def _moved(
     of_items[1:, 1:] = item_map
     shift = np.append(0.0, centre)
     out = dict(state)
-    for name in ("user_vector", "user_mean", "user_map"):
+    for name in ("user_vector", "user_mean", "user_shift", "user_map"):
         if name in state:
             out[name] = state[name] @ of_users
     out["user_cov"] = of_users.T @ state["user_cov"] @ of_users

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -34,11 +35,12 @@ def test_importing_the_command_line_imports_nothing_heavy():
 
 def test_help_answers_at_once_and_names_every_command():
     best = 9.0
-    for _ in range(3):  # the best of three: other work may hold the processor
-        began = time.perf_counter()
+    for _ in range(3):  # processor seconds, the best of three: other work may hold the processor
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = process("--help")
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.7
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert best < 1.0  # torch alone takes more
     assert done.returncode == 0
     assert all(f" {name} " in done.stdout for name in COMMANDS)
     assert "Exit codes" in done.stdout
