@@ -202,8 +202,9 @@ def scores_of(task: Task, alpha: float, rank: int) -> dict[str, np.ndarray]:
     return cell(f"cdrib/zeros-{task.folder}-{alpha}-{rank}", compute)
 
 
-def implicit(task: Task) -> Table:
-    """The exponent, rank and power with the best MRR on valid; cold users are folded in with their source rows."""
+@cache
+def on_valid(task: Task) -> tuple[Callable[..., np.ndarray], Callable[[np.ndarray], float], dict[tuple, float]]:
+    """Scores of a member of the grid on all items, the MRR of scores on valid, and that of every member."""
     lists = Candidates(task.train, task.valid, ("uniform", 999), 0, True, task.held_out, None)
     every = [[item for item, _ in lists.of(k)] for k in range(len(lists))]
     pairs = np.repeat(np.searchsorted(task.cold, lists.user), [len(mine) for mine in every]), np.concatenate(every)
@@ -214,23 +215,51 @@ def implicit(task: Task) -> Table:
         out[:, target] = scores_of(task, alpha, rank)[str(power)]
         return out
 
-    grid = [(*one, power) for one in IMPLICIT for power in POWERS]
-    mrr = {one: reciprocal_ranks(task, scores(*one), pairs) for one in grid}
-    best = max(mrr, key=lambda one: mrr[one])
+    def mrr(found: np.ndarray) -> float:
+        return reciprocal_ranks(task, found, pairs)
+
+    return scores, mrr, {(*one, power): mrr(scores(*one, power)) for one in IMPLICIT for power in POWERS}
+
+
+def implicit(task: Task) -> Table:
+    """The exponent, rank and power with the best MRR on valid; cold users are folded in with their source rows."""
+    scores, _, grid = on_valid(task)
+    best = max(grid, key=lambda one: grid[one])
     print(f"  {task.folder}, {task.column}: Implicit, MRR on valid by alpha, rank, power; chosen {best}", flush=True)
-    print("    " + ", ".join(f"{one}: {x:.4f}" for one, x in mrr.items()), flush=True)
+    print("    " + ", ".join(f"{one}: {x:.4f}" for one, x in grid.items()), flush=True)
     return Table(task.cold, scores(*best))
+
+
+def implicit_mean(task: Task) -> Table:
+    """The mean over the best exponents and ranks, each with its power, of a user's standardised scores; how many, by valid."""
+    scores, mrr, grid = on_valid(task)
+    power = {one: max(POWERS, key=lambda power, one=one: grid[*one, power]) for one in IMPLICIT}
+    order = sorted(IMPLICIT, key=lambda one: -grid[*one, power[one]])
+    total, found, best = 0.0, {}, (-1.0, np.empty(0))
+    for k, one in enumerate(order, 1):
+        part = scores(*one, power[one])
+        total = total + part / part.std(1, keepdims=True)
+        found[k] = mrr(total)
+        if found[k] > best[0]:
+            best = found[k], total.copy()
+    print(f"  {task.folder}, {task.column}: MRR on valid of the mean of so many members: {found}", flush=True)
+    return Table(task.cold, best[1])
 
 
 # The rows of the tables beside popularity. A model of bayesrec is one more line: a function that sees a Task and returns what
 # `br.evaluate_ranking` can score by, such as a posterior of br.fit(model, task.train, ...).
-MODELS: dict[str, Callable[[Task], Any]] = {"SVD": svd, "PPCA": ppca, "Implicit": implicit}
+MODELS: dict[str, Callable[[Task], Any]] = {
+    "SVD": svd,
+    "PPCA": ppca,
+    "Implicit": implicit,
+    "Implicit, mean": implicit_mean,
+}
 
 
 def lists_of(task: Task, kind: str, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """Metrics of every list, by model; only what is not in the cache is fitted and ranked."""
     key = f"cdrib/{task.folder}-{task.column}-{kind}-{seed}"
-    missing = [name for name in MODELS if not (CACHE / "cells" / f"{key}-{name}.npz").exists()]
+    missing = [name for name in MODELS if not (CACHE / "cells" / f"{key}-{name.replace(', ', '-')}.npz").exists()]
 
     @cache
     def ranked() -> br.RankingEvaluation:
@@ -248,7 +277,7 @@ def lists_of(task: Task, kind: str, seed: int) -> dict[str, dict[str, np.ndarray
         whole = frame.loc[(frame["model"] == name) & (frame["metric"] == "coverage@10"), "mean"].to_numpy()
         return out | {"user": mine["user"].to_numpy().astype("U"), "coverage@10": whole}
 
-    return {name: cell(f"{key}-{name}", partial(compute, name)) for name in ("popularity", *MODELS)}
+    return {name: cell(f"{key}-{name.replace(', ', '-')}", partial(compute, name)) for name in ("popularity", *MODELS)}
 
 
 @cache

@@ -45,5 +45,5 @@ def warn_if_asleep(posterior: Posterior) -> None:
             "sds over the target's rows. Either the ratings have no such structure or the approximation collapsed to the bias "
             "model; another seed or, for SVI, more steps and a lower learning_rate tell, and Gibbs does not collapse.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from bayesrec.inference import checkpoint
+from bayesrec.inference.asleep import warn_if_asleep
 from bayesrec.inference.progress import Progress
-from bayesrec.inference.watch import Watch
+from bayesrec.inference.watch import Watch, watched
+from bayesrec.posterior import Posterior
 
 __all__ = ["Climb", "Climbed", "FitFile", "climb_all", "fit_files"]
 
@@ -181,10 +183,26 @@ class Climbed:
     interrupted: bool = False
     taken: int = 0
 
-    def pooled(self, names: Any) -> tuple[Draws, Draws]:
-        """Draws of the sites and stats, (chain, draw, *event)."""
-        draws = {name: np.stack([one[name] for one in self.draws]) for name in names}
-        return draws, {name: np.stack([one[name] for one in self.stats]) for name in self.stats[0]}
+    def posterior(
+        self,
+        model: Any,
+        method: Any,
+        data: Any,
+        schema: Any,
+        files: list[FitFile | None],
+        watches: list[Watch],
+        watch: Any,
+    ) -> Posterior:
+        """All that is kept; the files of a fit that is done go."""
+        draws = {name: np.stack([one[name] for one in self.draws]) for name in model.dims}
+        stats = {name: np.stack([one[name] for one in self.stats]) for name in self.stats[0]}
+        answer = None if watch is None else watched(watches[: len(self.draws)], schema, watch)
+        out = Posterior(draws, model, method, data, schema, stats, watched=answer)
+        warn_if_asleep(out)
+        for file in files if not self.interrupted else []:
+            if file is not None:
+                file.remove()
+        return out
 
 
 def _finish(climb: Climb, file: FitFile | None, bar: Progress) -> None:

@@ -13,13 +13,12 @@ import torch
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
-from bayesrec.inference.asleep import warn_if_asleep
 from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
 from bayesrec.inference.bound import START_SWEEPS, bound_of
 from bayesrec.inference.climb import climb_all, fit_files
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.steps import Steps
-from bayesrec.inference.watch import Watch, watched
+from bayesrec.inference.watch import Watch
 from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior
 
@@ -132,11 +131,4 @@ class SVI(Method):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        draws, stats = found.pooled(model.dims)
-        answer = None if watch is None else watched(watches[: len(found.draws)], schema, watch)
-        posterior = Posterior(draws, model, self, data, schema, stats, watched=answer)
-        warn_if_asleep(posterior)
-        for file in files if not found.interrupted else []:
-            if file is not None:
-                file.remove()
-        return posterior
+        return found.posterior(model, self, data, schema, files, watches, watch)

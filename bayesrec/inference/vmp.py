@@ -14,7 +14,6 @@ from bayesrec.conjugate import Table
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import ConvergenceWarning, SamplingError, UnsupportedMethodError
-from bayesrec.inference.asleep import warn_if_asleep
 from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
 from bayesrec.inference.climb import Climb, Climbed, climb_all, fit_files
 from bayesrec.inference.gibbs import cpus
@@ -24,7 +23,7 @@ from bayesrec.inference.vmp_honesty import item_shapes
 from bayesrec.inference.vmp_saved import put_state, state_of
 from bayesrec.inference.vmp_single import SingleFit
 from bayesrec.inference.vmp_transfer import TransferFit
-from bayesrec.inference.watch import Watch, watched
+from bayesrec.inference.watch import Watch
 from bayesrec.likelihoods import Gaussian
 from bayesrec.models.base import Model, Schema
 from bayesrec.models.single import SingleVector
@@ -128,14 +127,7 @@ class VMP(Method):
 
             found = climb_all(make, seed, self.passes, files, watches, bar)
         _say_unfinished(found, self)
-        draws, stats = found.pooled(model.dims)
-        answer = None if watch is None else watched(watches[: len(found.draws)], schema, watch)
-        posterior = Posterior(draws, model, self, data, schema, stats, watched=answer)
-        warn_if_asleep(posterior)
-        for file in files if not found.interrupted else []:
-            if file is not None:
-                file.remove()
-        return posterior
+        return found.posterior(model, self, data, schema, files, watches, watch)
 
 
 class _Passes(Climb):
