@@ -241,6 +241,19 @@ def transfer_rows(
     gates are drawn one after another with all vectors integrated out, then the vectors.
     ``phi_used`` is phi where the gate is on and the independent copy where it is off.
     """
+    prepared = transfer_prepared(
+        indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, present, given, given_linear,
+        common, common_linear,
+    )  # fmt: skip
+    return transfer_drawn(prepared, normals, uniforms, theta, phi, phi_used, gate, log_odds, first, last)
+
+
+@compiled
+def transfer_prepared(
+    indptr, index, value, weight, item, prior_scale, user_mean, user_cov, maps, off, gated, present, given, given_linear,
+    common, common_linear,
+):  # fmt: skip
+    """What :func:`transfer_drawn` needs of everything but the users: the prior, the rows, and room to work in."""
     n_sources, size = maps.shape[0], maps.shape[1]
     factors, bias = padded(item)
     precision = 1.0 / prior_scale**2
@@ -260,6 +273,14 @@ def transfer_rows(
         room(factors.shape[1]), np.zeros((LANES, size, size + 1 + LANES)), say, own, np.ones((n_sources, size, LANES)), a,
         inverse, np.ones((n_sources + 1, LANES)), np.zeros((n_sources, LANES)), np.zeros(LANES),
     )  # fmt: skip
+    return rows, prior, memory
+
+
+@compiled
+def transfer_drawn(prepared, normals, uniforms, theta, phi, phi_used, gate, log_odds, first, last):
+    """:func:`transfer_rows` after its preparations, which serve any number of calls by one thread."""
+    rows, prior, memory = prepared
+    n_sources = len(phi)
     fine, again = np.empty(LANES, dtype=np.bool_), np.empty(LANES, dtype=np.bool_)
     before = np.empty((n_sources, LANES), dtype=np.bool_)
     bad = 0

@@ -64,7 +64,8 @@ def chains(
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n_threads = min(allowed, 1 + n_users // SHARED)
     edges = np.linspace(0, n_users, n_threads + 1).astype(int).tolist()
-    width = 5 + 2 * n_domains + (2 * n_sources + 2 if transfer else 0)
+    of_levels = 5 + 2 * n_domains
+    width = of_levels + (2 * n_sources + 2 if transfer else 0) + of_levels  # the levels are drawn twice
     for chain, rng in enumerate(rngs):
         keys = rng.integers(2**64, size=(warm + sweeps * (n_draws - 1), width), dtype=np.uint64)
         scales = (
@@ -107,10 +108,10 @@ def _transfer_prior(model: TransferMF, held: dict[str, np.ndarray], chain: int, 
     n_draws = held["item_vector"].shape[1]
     scale = np.ones((n_draws, n_sources, model.rank + 1))
     scale[:, :, 0] = held["source_bias_scale"][chain]
-    one = ({name: x[chain, draw] for name, x in held.items() if name == "map"} for draw in range(n_draws))
-    maps = np.stack([model.state_maps(state, n_sources) for state in one])
+    maps = model.state_maps({name: x[chain] for name, x in held.items() if name == "map"}, n_sources)
+    maps = np.ascontiguousarray(np.broadcast_to(maps, (n_draws, *maps.shape[-3:])))
     off = held["gate"][chain] if model.gate else np.zeros((n_draws, n_sources))
-    return scale, held["user_mean"][chain], held["user_cov"][chain], np.ascontiguousarray(maps), off, model.gate
+    return scale, held["user_mean"][chain], held["user_cov"][chain], maps, off, model.gate
 
 
 @compiled
@@ -141,7 +142,10 @@ def _weigh(cells, x, noise, bound, weight, first, last):
 
 @compiled
 def _levels(x, level, squares, count, between, within, bound, key, room, first, last):
-    """A sweep over the noise levels of users first..last, as `NoisyResponse.blocks` has it; returns how many updates failed."""
+    """A sweep over the noise levels of users first..last, as `NoisyResponse.blocks` has it; returns how many updates failed.
+
+    Given many ratings a level moves slowly, and a second such sweep costs little beside one over the vectors.
+    """
     moved, shift, zeros, no_shift, one, leaf = room
     n_domains, bad = len(x), 0
     shift[:, first:last] = x[:, first:last] - level[first:last]
@@ -199,10 +203,11 @@ def _chain(
                 continue
             for d in range(n_domains):
                 _squares(d, cells, index, value, items[s], vector, noise[s], squares, first, last)
-            bad += _levels(
-                x, level, squares, count, between[s], within[s], bound, key, (moved, shift, zeros, no_shift, one, leaf), first,
-                last,
-            )  # fmt: skip
+            for again in (0, len(key) - 5 - 2 * n_domains):
+                bad += _levels(
+                    x, level, squares, count, between[s], within[s], bound, key[again:],
+                    (moved, shift, zeros, no_shift, one, leaf), first, last,
+                )  # fmt: skip
         vectors[s, first:last] = vector[first:last]
         if user_noise:
             levels[s, first:last] = level[first:last]
@@ -240,6 +245,10 @@ def _transfer_chain(
     common, common_linear = np.empty((0, size, size)), np.empty((0, size))
     bad, step = 0, 0
     for s in range(n_draws):
+        prepared = kernels.transfer_prepared(
+            cells, index, value, weight, items[s], scale[s], mean[s], cov[s], maps[s], off[s], gated, present, given,
+            given_linear, common, common_linear,
+        )  # fmt: skip
         for _ in range(sweeps if s else warm):
             key = keys[step]
             step += 1
@@ -250,16 +259,14 @@ def _transfer_chain(
                 stream = start(key[base + n_normals], u)
                 for k in range(n_sources):
                     uniforms[k, u] = uniform(stream, k)
-            bad += kernels.transfer_rows(
-                cells, index, value, weight, items[s], scale[s], mean[s], cov[s], maps[s], off[s], gated, present, given,
-                given_linear, common, common_linear, normal, uniforms, theta, phi, used, gate, log_odds, first, last,
-            )[0]  # fmt: skip
+            bad += kernels.transfer_drawn(prepared, normal, uniforms, theta, phi, used, gate, log_odds, first, last)[0]
             if not user_noise:
                 continue
             for d in range(n_domains):
                 mine = theta if d == n_sources else phi[d]
                 _squares(d, cells, index, value, items[s], mine, noise[s], squares, first, last)
-            bad += _levels(x, level, squares, count, between[s], within[s], bound, key, room, first, last)
+            for again in (0, len(key) - 5 - 2 * n_domains):
+                bad += _levels(x, level, squares, count, between[s], within[s], bound, key[again:], room, first, last)
         vectors[s, first:last] = theta[first:last]
         sources[s, :, first:last] = phi[:, first:last]
         if user_noise:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fold_in", "update"]
 
-WARM, SWEEPS = 20, 3  # sweeps of the local blocks before a chain's first draw, and between draws
+WARM, SWEEPS = 20, 2  # sweeps of the local blocks before a chain's first draw, and between draws
 
 
 def fold_in(
