@@ -163,8 +163,9 @@ def operating(most: int, jobs: int) -> tuple[pd.DataFrame, dict[str, bool]]:
         "the upper bound of the RMSE ratio is at most 1.005 everywhere": bool((table["upper"] <= 1.005).all()),
     }
     if harmful.any():
-        caught = (table.loc[harmful, "pooled negative"] >= 0.9 * n).all()
-        claims["at least 90% of verdicts are negative where CollectiveMF costs 3% RMSE"] = bool(caught)
+        caught = int(table.loc[harmful, "pooled negative"].min())
+        claim = f"at least 90% of verdicts are negative where CollectiveMF costs 3% RMSE (the least: {caught} of {n})"
+        claims[claim] = caught >= 0.9 * n
     page.report(claims)
     return table, claims
 

@@ -29,37 +29,36 @@ def report(claims: dict[str, bool]) -> None:
 
 
 def write(found: dict[str, Any], seed: int, version: str) -> None:
-    """Write the page and its figures; of a section that was not run it says so."""
-    whole = {"sbc", "operating", "placebo"} <= set(found) and len({method for method, _ in found["sbc"]}) == len(
-        METHODS
-    )
-    parts = [_head(seed, version) + ("" if whole else PARTIAL), _sbc(found.get("sbc", {}))]
-    parts.append(
-        _operating(*found["operating"]) if found.get("operating") else "## Operating characteristics\n\nNot run yet."
-    )
-    parts.append(_placebo(*found["placebo"]) if found.get("placebo") else NO_PLACEBO)
-    (DOCS / "validation.md").write_text("\n\n".join(parts) + "\n")
+    """Write the sections that were run, and their figures; the others stay as the page has them, with their dates."""
+    page = DOCS / "validation.md"
+    old = {part.split("\n", 1)[0]: part for part in page.read_text().split("\n## ")[1:]} if page.exists() else {}
+    stamp = f"*bayesrec {version}, seed {seed}, {date.today().isoformat()}.*"
+    fresh = {"Simulation-based calibration": lambda: _sbc(found["sbc"]) if found.get("sbc") else None}
+    fresh["Operating characteristics"] = lambda: _operating(*found["operating"]) if found.get("operating") else None
+    fresh["Placebo"] = lambda: _placebo(*found["placebo"]) if found.get("placebo") else None
+    parts = [HEAD]
+    for title, make in fresh.items():
+        body = make()
+        if body is not None:
+            parts.append(f"## {title}\n\n{stamp}\n\n{body}")
+        else:
+            parts.append("## " + old[title].strip() if title in old else f"## {title}\n\nNot run yet.")
+    page.write_text("\n\n".join(parts) + "\n")
 
 
-PARTIAL = """
+HEAD = """# Validation
 
-**A partial run.** Some sections, methods or points below have not run, and others have fewer replications than `make validate`
-takes (500 for Gibbs, 200 for SVI and for each point): the bands are wide, and what is not there is not claimed."""
+`make validate` makes this page, section by section; each says when. It takes hours, and goes on where it stopped; nothing here is
+edited by hand. The quick tests of the same samplers are in `tests/`.
 
-
-def _head(seed: int, version: str) -> str:
-    return f"""# Validation
-
-`make validate` made this page: bayesrec {version}, seed {seed}, {date.today().isoformat()}. It takes hours, and goes on where it
-stopped; nothing here is edited by hand. The quick tests of the same samplers are in `tests/`."""
+A whole run has 500 replications for Gibbs, 200 for SVI and for each point of the operating characteristics, 100 for NUTS, and 10
+seeds for each pair of the placebo. Where a section has fewer the bands are wide, and what is not there is not claimed."""
 
 
 def _sbc(found: dict[tuple[str, str], Ranks]) -> str:
     """The section on calibration, a table for each method and model, a figure for each method."""
     out = [
-        """## Simulation-based calibration
-
-Latents are drawn from a model's prior, ratings given them on a fixed design, the model is fitted to the ratings, and the
+        """Latents are drawn from a model's prior, ratings given them on a fixed design, the model is fitted to them, and the
 truth is ranked among thinned draws ([Talts et al. 2018](https://arxiv.org/abs/1804.06788)). Ranks of a sampler that draws from
 the posterior are uniform, for parameters and for functions of parameters and data, such as the log density of the ratings. A
 quantity is *uniform* if its ECDF stays in the simultaneous band at .05 over the number of quantities of its table. *Distance* is
@@ -96,10 +95,8 @@ def _operating(table: pd.DataFrame, claims: dict[str, bool]) -> str:
         "negative",
     ]
     pooled = ["ratio", "upper", "coverage", "P(negative)", "positive", "undetermined", "negative"]
-    return f"""## Operating characteristics
-
-Synthetic tables of 300 users with 20 source and 20 target ratings; every user is cold once, in one of two folds, with all
-target ratings held out. From *none* to *large* an independent part of growing size is added to the users' factors; of
+    return f"""Synthetic tables of 300 users with 20 source and 20 target ratings; every user is cold once, in one of two
+folds, with all target ratings held out. From *none* to *large* an independent part of growing size is added to the users' factors; of
 *hostile* users the target factors have nothing to do with the source's. *Ratio* is the RMSE with over that without the
 source, the same model otherwise, and *upper* the end of its one-sided 95% interval; *coverage* is that of 90% intervals.
 Verdicts are those of `br.assess_transfer`.
@@ -116,19 +113,12 @@ CollectiveMF, which pools the domains and has no gate, on the same tables: what 
 
 
 def _placebo(table: pd.DataFrame, claims: dict[str, bool]) -> str:
-    return f"""## Placebo
-
-Real pairs of domains whose source users' histories are deranged among them: there is nothing to transfer. TransferMF against
+    return f"""Real pairs of domains whose source users' histories are deranged: there is nothing to transfer. TransferMF against
 itself without the source, on cold users; *delta* is the summed log-score difference, *change* that of the RMSE, relative.
 
 {_markdown(table)}
 
 {_claims(claims)}"""
-
-
-NO_PLACEBO = """## Placebo
-
-Not run yet: it needs `BAYESREC_DATA`, a folder with the real data."""
 
 
 def _claims(claims: dict[str, bool]) -> str:
