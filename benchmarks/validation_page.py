@@ -95,8 +95,8 @@ def _operating(table: pd.DataFrame, claims: dict[str, bool]) -> str:
         "negative",
     ]
     pooled = ["ratio", "upper", "coverage", "P(negative)", "positive", "undetermined", "negative"]
-    return f"""Synthetic tables of 300 users with 20 source and 20 target ratings; every user is cold once, in one of two folds, with
-all target ratings held out. From *none* to *large* an independent part of growing size is added to the users'
+    return f"""Synthetic tables of 300 users with 20 source and 20 target ratings; every user is cold once, in one of two folds,
+with all target ratings held out. From *none* to *large* an independent part of growing size is added to the users'
 factors; of *hostile* users the target factors have nothing to do with the source's. *Ratio* is the RMSE with over
 that without the source, the same model otherwise, and *upper* the end of its one-sided 95% interval; *coverage* is
 that of 90% intervals. Verdicts are those of `br.assess_transfer`.
