@@ -315,6 +315,7 @@ def test_threads_and_resuming_change_nothing(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:NUTS will take about")  # on a busy machine
 def test_gibbs_agrees_with_nuts():
     """Probabilities of levels; the fits' Monte Carlo error is about .01."""
     frame = ratings().query("user < 12")

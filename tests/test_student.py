@@ -230,6 +230,7 @@ def test_units_do_not_follow_outliers():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:NUTS will take about")  # on a busy machine
 def test_gibbs_agrees_with_nuts():
     """Means in sds of the ratings; the fits' Monte Carlo error is about .02."""
     model, data = (
