@@ -259,7 +259,8 @@ MODELS: dict[str, Callable[[Task], Any]] = {
 def lists_of(task: Task, kind: str, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """Metrics of every list, by model; only what is not in the cache is fitted and ranked."""
     key = f"cdrib/{task.folder}-{task.column}-{kind}-{seed}"
-    missing = [name for name in MODELS if not (CACHE / "cells" / f"{key}-{name.replace(', ', '-')}.npz").exists()]
+    keys = {name: f"{key}-{name.replace(', ', '-')}" for name in ("popularity", *MODELS)}
+    missing = [name for name in MODELS if not (CACHE / "cells" / f"{keys[name]}.npz").exists()]
 
     @cache
     def ranked() -> br.RankingEvaluation:
@@ -277,7 +278,7 @@ def lists_of(task: Task, kind: str, seed: int) -> dict[str, dict[str, np.ndarray
         whole = frame.loc[(frame["model"] == name) & (frame["metric"] == "coverage@10"), "mean"].to_numpy()
         return out | {"user": mine["user"].to_numpy().astype("U"), "coverage@10": whole}
 
-    return {name: cell(f"{key}-{name.replace(', ', '-')}", partial(compute, name)) for name in ("popularity", *MODELS)}
+    return {name: cell(where, partial(compute, name)) for name, where in keys.items()}
 
 
 @cache

@@ -11,7 +11,7 @@ from scipy import stats
 
 import bayesrec as br
 from bayesrec.errors import DataError, DataWarning, NotFittedError
-from bayesrec.posterior import fold
+from bayesrec.posterior import chains, fold
 
 BY_BLOCKS = fold._by_blocks
 CALM = br.Gaussian(user_noise=False)
@@ -242,3 +242,26 @@ def test_powers_that_cannot_be(collective, data, newcomers):
     posterior = br.fit(model, data, br.Gibbs(draws=2, warmup=2, chains=1), progress=False)
     with pytest.raises(DataError, match=r"br\.Gaussian\(\) or br\.Implicit\(\)"):
         posterior.fold_in(newcomers, power=0.5)
+
+
+@pytest.mark.parametrize("behind", [0, 6])
+def test_noise_levels_are_swept_twice_with_numbers_of_their_own(behind):
+    """Two sweeps are one after the other with the first and the last keys; the planted fault: the first keys again."""
+    n_domains, n_users, rng = 2, 5, np.random.default_rng(0)
+    own = 5 + 2 * n_domains
+    key = rng.integers(2**64, size=2 * own + behind, dtype=np.uint64)  # what lies between is of the vectors
+    squares, count = rng.gamma(5.0, size=(n_domains, n_users)), np.full((n_domains, n_users), 6.0)
+
+    def swept(*steps):
+        x, level = np.zeros((n_domains, n_users)), np.zeros(n_users)
+        room = (
+            np.zeros(n_users), np.zeros((n_domains, n_users)), np.zeros(n_users), np.zeros((1, n_users)),
+            np.zeros((n_users, 1)), np.zeros((n_users, n_domains)),
+        )  # fmt: skip
+        for step, keys in steps:
+            assert step(x, level, squares, count, 0.5, 0.4, 3.0, keys, room, 0, n_users) == 0
+        return np.concatenate([x.ravel(), level])
+
+    once, twice = chains._level_sweep, swept((chains._levels, key))
+    np.testing.assert_array_equal(twice, swept((once, key), (once, key[own + behind :])))
+    assert not np.allclose(twice, swept((once, key), (once, key)))

@@ -142,10 +142,15 @@ def _weigh(cells, x, noise, bound, weight, first, last):
 
 @compiled
 def _levels(x, level, squares, count, between, within, bound, key, room, first, last):
-    """A sweep over the noise levels of users first..last, as `NoisyResponse.blocks` has it; returns how many updates failed.
+    """Two sweeps over the noise levels: given many ratings a level moves slowly, and a sweep costs little beside the vectors'."""
+    own = key[len(key) - 5 - 2 * len(x) :]  # the keys of the second, behind all others
+    bad = _level_sweep(x, level, squares, count, between, within, bound, key, room, first, last)
+    return bad + _level_sweep(x, level, squares, count, between, within, bound, own, room, first, last)
 
-    Given many ratings a level moves slowly, and a second such sweep costs little beside one over the vectors.
-    """
+
+@compiled
+def _level_sweep(x, level, squares, count, between, within, bound, key, room, first, last):
+    """A sweep over the noise levels of users first..last, as `NoisyResponse.blocks` has it; returns how many updates failed."""
     moved, shift, zeros, no_shift, one, leaf = room
     n_domains, bad = len(x), 0
     shift[:, first:last] = x[:, first:last] - level[first:last]
@@ -203,11 +208,8 @@ def _chain(
                 continue
             for d in range(n_domains):
                 _squares(d, cells, index, value, items[s], vector, noise[s], squares, first, last)
-            for again in (0, len(key) - 5 - 2 * n_domains):
-                bad += _levels(
-                    x, level, squares, count, between[s], within[s], bound, key[again:],
-                    (moved, shift, zeros, no_shift, one, leaf), first, last,
-                )  # fmt: skip
+            room = (moved, shift, zeros, no_shift, one, leaf)
+            bad += _levels(x, level, squares, count, between[s], within[s], bound, key, room, first, last)
         vectors[s, first:last] = vector[first:last]
         if user_noise:
             levels[s, first:last] = level[first:last]
@@ -265,8 +267,7 @@ def _transfer_chain(
             for d in range(n_domains):
                 mine = theta if d == n_sources else phi[d]
                 _squares(d, cells, index, value, items[s], mine, noise[s], squares, first, last)
-            for again in (0, len(key) - 5 - 2 * n_domains):
-                bad += _levels(x, level, squares, count, between[s], within[s], bound, key[again:], room, first, last)
+            bad += _levels(x, level, squares, count, between[s], within[s], bound, key, room, first, last)
         vectors[s, first:last] = theta[first:last]
         sources[s, :, first:last] = phi[:, first:last]
         if user_noise:
