@@ -84,6 +84,7 @@ KINDS = {
     "whole floats for ids": lambda f: f.astype({"user": float}),
     "ratings that float32 rounds": lambda f: f.assign(rating=f["rating"] + np.where(np.arange(len(f)) > 400, 0.1, 0.5)),
     "ratings of float32": lambda f: f.astype({"rating": np.float32}),
+    "ratings beyond float32": lambda f: f.assign(rating=f["rating"] * np.where(np.arange(len(f)) > 400, 1e300, 1.0)),
     "Decimals": lambda f: f.assign(rating=[Decimal(int(x)) / 2 for x in f["rating"]]),
     "booleans": lambda f: f.assign(rating=f["rating"] > 3),
 }
@@ -99,6 +100,25 @@ def test_equals_from_frame(kind, shared, tmp_path):
     whole = br.Interactions.from_frame(plain, target=target, shared=shared)
     for rows in (5, 33, 10**6) if kind == "text" else (33, 10**6):
         assert_same(br.Interactions.from_parquet(folder, target=target, shared=shared, batch_rows=rows), whole)
+
+
+def test_values_are_widened_whatever_lay_in_the_memory(tmp_path, monkeypatch):
+    frame = KINDS["ratings that float32 rounds"](ratings())
+    written(frame, tmp_path, rows=70)
+
+    empty = np.empty
+
+    def dirty(shape, dtype=float, **options):
+        """np.empty, where NaNs lie that signal when they are cast."""
+        out = empty(shape, dtype=dtype, **options)
+        if out.dtype == np.float32:
+            out.view(np.uint32)[...] = 0x7FA00000
+        return out
+
+    with monkeypatch.context() as patch:
+        patch.setattr("numpy.empty", dirty)
+        read = br.Interactions.from_parquet(tmp_path, target="music", batch_rows=33)
+    assert_same(read, br.Interactions.from_frame(frame, target="music"))
 
 
 @pytest.mark.parametrize("time", ["integers", "floats", "datetime", "zone", "date"])

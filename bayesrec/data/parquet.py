@@ -223,7 +223,7 @@ def _encode(
     n, kinds = table.n, {"domain": None, "value": None, "time": None, "zone": None}  # type: tuple[int, dict[str, Any]]
     rows: dict[str, Any] = {side: np.empty(n, dtype=np.int32) for side in ("user", "item")}
     rows["domain"] = np.empty(n, dtype=np.min_scalar_type(-len(code_of)))
-    rows |= {"value": None if columns.value is None else np.empty(n, dtype=np.float32), "time": None}
+    rows |= {"value": None if columns.value is None else np.zeros(n, dtype=np.float32), "time": None}  # zeros: widened
     stop = 0
     for portion in table.portions():
         stop = portion.first + len(portion.table)
@@ -246,7 +246,7 @@ def _encode(
         if columns.value is not None:
             frame = open_frame(pd.DataFrame({columns.value: portion.column(columns.value)}))
             value, kinds["value"] = read_numbers(frame, columns.value, portion.first)
-            if rows["value"].dtype == np.float32 and (value.astype(np.float32) != value).any():
+            if rows["value"].dtype == np.float32 and not _fits_float32(value):
                 rows["value"] = rows["value"].astype(np.float64)
             rows["value"][here] = value
         if columns.time is not None:
@@ -261,6 +261,12 @@ def _encode(
                 kinds["domain"] = str(_empty(table, columns.domain).dtype)
             return rows, Layout("pandas", table.order, *kinds.values())
     raise DataError(f"{str(portion.path)!r} has changed while it was read; read it again when nobody writes to it")
+
+
+def _fits_float32(value: np.ndarray) -> bool:
+    """Whether float32 holds all values (n,) exactly."""
+    with np.errstate(over="ignore", under="ignore"):
+        return bool((value.astype(np.float32) == value).all())
 
 
 def _names(portion: Portion, columns: Columns) -> tuple[list[Any], np.ndarray]:
