@@ -282,7 +282,7 @@ def wishart(dof, scale, rng):
     """One draw of a Wishart matrix with mean ``dof * scale`` (Bartlett's decomposition)."""
     size = len(scale)
     lower = np.tril(rng.standard_normal((size, size)), -1)
-    lower[np.diag_indices(size)] = np.sqrt(rng.chisquare(dof - np.arange(size)))
+    lower.flat[:: size + 1] = np.sqrt(rng.chisquare(dof - np.arange(size)))
     root = np.linalg.cholesky(scale) @ lower
     return root @ root.T
 
@@ -293,7 +293,7 @@ def huang_wand_covariance(cov, scatter, n, prior_scale, rng, dof=2.0):
     Each sd is half-t(``dof``, ``prior_scale[k]``); with ``dof=2`` every correlation is uniform.
     """
     size = len(cov)
-    mixing = rng.gamma((dof + size) / 2.0, size=size) / (dof * np.diag(np.linalg.inv(cov)) + 1.0 / prior_scale**2)
+    mixing = rng.gamma((dof + size) / 2.0, size=size) / (dof * np.linalg.inv(cov).diagonal() + 1.0 / prior_scale**2)
     scale = np.linalg.inv(scatter + 2.0 * dof * np.diag(mixing))
     precision = wishart(dof + size - 1.0 + n, 0.5 * (scale + scale.T), rng)
     cov = np.linalg.inv(precision)
@@ -313,16 +313,21 @@ def regression(design, response, cov, prior_precision, rng, free=None):
     ``prior_precision`` is (P, R): one precision a coefficient, zero mean. Coefficients that are not ``free``, bool
     (P, R), are zero.
     """
-    keep = np.arange(prior_precision.size) if free is None else np.flatnonzero(free)
-    inverse = np.linalg.inv(cov)
-    precision = np.kron(design.T @ design, inverse)
-    precision[np.diag_indices_from(precision)] += prior_precision.ravel()
-    linear = (design.T @ response @ inverse).ravel()[keep]
-    chol = np.linalg.cholesky(precision[np.ix_(keep, keep)])
-    half = np.linalg.solve(chol, linear) + rng.standard_normal(len(linear))
-    out = np.zeros(prior_precision.shape)
-    out.flat[keep] = np.linalg.solve(chol.T, half)
-    return out
+    size, inverse = prior_precision.size, np.linalg.inv(cov)
+    precision = (design.T @ design)[:, None, :, None] * inverse[:, None]
+    precision = precision.reshape(size, size)
+    precision.flat[:: size + 1] += prior_precision.ravel()
+    linear = (design.T @ response @ inverse).ravel()
+    if free is not None:
+        free = free.ravel()
+        precision, linear = precision[free][:, free], linear[free]
+    chol = np.linalg.cholesky(precision)
+    drawn = np.linalg.solve(chol.T, np.linalg.solve(chol, linear) + rng.standard_normal(len(linear)))
+    if free is None:
+        return drawn.reshape(prior_precision.shape)
+    out = np.zeros(size)
+    out[free] = drawn
+    return out.reshape(prior_precision.shape)
 
 
 def bernoulli_rate(n_success, n_failure, prior, rng):

@@ -51,6 +51,8 @@ class Workers:
     def share(self, run: Callable[[int, int], Any], indptr: np.ndarray, width: int) -> Any:
         """Call ``run(first, last)`` for every run of rows and add up what the calls return."""
         edges = self.edges(indptr, width).tolist()
+        if len(edges) == 2:
+            return run(*edges)
         spans = list(zip(edges[:-1], edges[1:], strict=True))
 
         def work() -> int:
