@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bayesrec.kernels import compiled
 
-__all__ = ["log_evidence", "row_sums"]
+__all__ = ["log_evidence", "row_sums", "row_sums_of_tensors"]
 
 
 @compiled
@@ -111,7 +111,28 @@ def row_sums(
     index, cell, value : ndarray, (row,)
         Rater, cell of ``precision`` and rating of each row.
     """
-    return _RowSums.apply(raters, precision.contiguous(), items, indptr, index, cell, value)
+    arrays = items, indptr, index, cell, value
+    if raters.device.type != "cpu":
+        return row_sums_of_tensors(raters, precision, *arrays)
+    return _RowSums.apply(raters, precision.contiguous(), *arrays)
+
+
+def row_sums_of_tensors(raters: Tensor, precision: Tensor, *arrays: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """The same on any device of torch; the rows are those of the items, in their order and no others."""
+    items, indptr, *rows = arrays
+    sizes = indptr[items + 1] - indptr[items]
+    index, cell, of = (
+        torch.as_tensor(x, device=raters.device).long() for x in (*rows[:2], np.arange(len(items)).repeat(sizes))
+    )
+    rater, w = raters.index_select(0, index), precision.reshape(-1).index_select(0, cell)
+    left = torch.as_tensor(rows[2], device=raters.device) - rater[:, 0]
+    v = torch.cat([torch.ones_like(rater[:, :1]), rater[:, 1:]], 1)
+    wv = w.unsqueeze(1) * v
+
+    def summed(x: Tensor) -> Tensor:
+        return x.new_zeros(len(items), *x.shape[1:]).index_add(0, of, x)
+
+    return summed(wv.unsqueeze(2) * v.unsqueeze(1)), summed(wv * left.unsqueeze(1)), summed(w * left.square())
 
 
 def log_evidence(mean: Tensor, sd: Tensor, gram: Tensor, linear: Tensor) -> Tensor:

@@ -119,8 +119,8 @@ def fit(
         A folder where every chain writes its state now and then. The same call after an interruption, or after the
         process was killed, goes on from there and gives the draws of an unbroken run; the files go when it is done.
     device : str
-        ``"cpu"``, or a GPU as torch calls it, such as ``"cuda"``: Gibbs then updates users and items there. Equal in law, not
-        bit for bit.
+        ``"cpu"``, or a GPU as torch calls it, such as ``"cuda"``: Gibbs then updates users and items there, SVI computes its
+        gradients there. Equal in law, not bit for bit.
     watch : DataFrame or Interactions, optional
         Rows as for ``predict``, with or without values. Their predictions gather while Gibbs, SVI or VMP runs, over every
         draw, whatever is kept: ``posterior.watched``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -68,6 +69,15 @@ class Bound(ABC):
             leaves[name] = np.broadcast_to(mask, [sizes.get(a, n) for a, n in zip(axes, mask.shape, strict=True)])
         return leaves
 
+    def on(self, device: str) -> Bound:
+        """A copy that is computed on a device of torch; itself where it is there already."""
+        if device == self.parts.device:
+            return self
+        out = copy.copy(self)
+        out.guide, out.parts = self.guide.on(device), Parts(self.schema, self.table, device)
+        out.power = None if self.power is None else self.power.to(device)
+        return out
+
     @abstractmethod
     def part(self, share: float, rng: np.random.Generator) -> Part:
         """About this share of the ratings, at random."""
@@ -79,7 +89,7 @@ class Bound(ABC):
     def elbo(self, part: Part, taken: Taken, noise: dict[str, Tensor] | None = None) -> Tensor:
         """An unbiased estimate, from a part of the ratings and one draw of the guide."""
         latents, volume = self.guide.sample(taken, part.weights, noise)
-        prior = Prior(latents, self.guide.masks(taken), part.weights, self.model.dims)
+        prior = Prior(latents, self.guide.masks(taken), part.weights, self.model.dims, silent=self.guide.silent)
         return prior.run(self.model, part.schema).log_density + volume + part.scale * self.ratings(latents, part)
 
     def draw(
@@ -93,7 +103,8 @@ class Bound(ABC):
             for _ in range(n):
                 noise, excess = self.guide.noise(taken)
                 latents, volume = self.guide.sample(taken, noise=noise)
-                elbo = Prior(latents, self.guide.leaves).run(self.model, self.schema).log_density + volume
+                prior = Prior(latents, self.guide.leaves, silent=self.guide.silent).run(self.model, self.schema)
+                elbo = prior.log_density + volume
                 stats["elbo"].append(float(elbo + self.ratings(latents, whole)))
                 stats["log_ratio"].append(stats["elbo"][-1] + excess)
                 latents = Prior(latents, self.guide.leaves, draw=True).run(self.model, self.schema).latents
@@ -128,8 +139,7 @@ class ItemsOut(Bound):
         """Log density of a part's ratings given users and hyperparameters."""
         table = part.table
         precision = self.model.likelihood.precision(latents).expand(table.n_domains, table.n_users).reshape(-1)
-        cell = torch.from_numpy(table.item_cell).long()
-        domain = torch.from_numpy(table.item_domain)
+        domain = part.schema.item_domain
         power = None if self.power is None else self.power[:, None].expand(-1, table.n_users).reshape(-1)
         gram, linear, square = row_sums(
             self.model.raters(latents),
@@ -138,11 +148,11 @@ class ItemsOut(Bound):
             table.item_ptr,
             self.model.rater_index(table),
             table.item_cell,
-            table.item_value.astype(precision.detach().numpy().dtype),
+            torch.from_numpy(table.item_value).to(precision.dtype).numpy(),
         )
         mean, sd = item_loc(latents, domain, table.item_x), latents["item_scale"].index_select(0, domain)
         level = 0.5 * (precision / (2.0 * torch.pi)).log() * (1.0 if power is None else power)
-        count = torch.bincount(cell, minlength=len(level)).to(level.dtype)
+        count = torch.from_numpy(np.bincount(table.item_cell, minlength=len(level))).to(level)
         return log_evidence(mean, sd, gram, linear).sum() - 0.5 * square.sum() + (count * level).sum()
 
 
@@ -161,7 +171,9 @@ class ItemsIn(Bound):
         """Log density of a part's ratings given all latents."""
         batch = part.batch
         law = self.model.likelihood.distribution(self.model.score(latents, batch), latents, batch)
-        density = law.log_prob(torch.from_numpy(part.table.item_value).to(torch.get_default_dtype()))
+        density = law.log_prob(
+            torch.from_numpy(part.table.item_value).to(batch.domain.device, torch.get_default_dtype())
+        )
         return (density if self.power is None else self.power[batch.domain] * density).sum()
 
 

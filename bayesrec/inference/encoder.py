@@ -85,8 +85,8 @@ class Encoded(Members):
     def _pooled(self, rows: Tensor | None, ridge: Tensor) -> Tensor:
         """What each user's ratings come to, (user, number)."""
         table = self.table
-        users = np.arange(table.n_users) if rows is None else rows.numpy()
-        vectors = self._as_items().numpy().astype(np.float64)
+        users = np.arange(table.n_users) if rows is None else rows.cpu().numpy()
+        vectors = self._as_items().cpu().numpy().astype(np.float64)
         parts = []
         for domain in range(table.n_domains):
             cell = users * table.n_domains + domain
@@ -96,9 +96,9 @@ class Encoded(Members):
             index, value = table.user_item[places], table.user_value[places]
             gram, linear = conjugate.row_grams(ptr, index, value, np.ones(len(places)), vectors)
             square = np.bincount(np.repeat(np.arange(len(users)), size), (value - vectors[index, 0]) ** 2, len(users))
-            n = torch.as_tensor(size, dtype=ridge.dtype)
-            gram_, linear_, square_ = (torch.as_tensor(a, dtype=ridge.dtype) for a in (gram, linear, square))
-            whole = gram_ + ridge[domain].exp() * torch.eye(self.rank, dtype=ridge.dtype)
+            numbers = (torch.from_numpy(a).to(ridge) for a in (size, gram, linear, square))
+            n, gram_, linear_, square_ = numbers
+            whole = gram_ + ridge[domain].exp() * torch.eye(self.rank, dtype=ridge.dtype, device=ridge.device)
             inverse = torch.linalg.inv(whole)
             solution = (inverse @ linear_.unsqueeze(-1)).squeeze(-1)
             sure = inverse.diagonal(dim1=-2, dim2=-1).log() * 0.5
@@ -108,6 +108,7 @@ class Encoded(Members):
 
     def _as_items(self) -> Tensor:
         """Means of the items' vectors, (item, R)."""
+        assert self.items is not None
         first = 0
         for name in self.items.names:
             size = int(np.prod(self.items.shapes[name]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +18,17 @@ from torch.distributions.transforms import IndependentTransform
 from bayesrec.likelihoods import Latents
 from bayesrec.models.base import Model, Schema
 
-__all__ = ["Guide", "Members", "Prior", "Taken"]
+__all__ = ["Guide", "Members", "Prior", "Taken", "normals"]
 
 START_SD = 0.1
 ENTROPY = 0.5 * (1.0 + math.log(2.0 * math.pi))  # of a standard normal
 
 Dims = dict[str, tuple[str, ...]]
+
+
+def normals(like: Tensor) -> Tensor:
+    """Standard normals of a tensor's shape, type and device; drawn on the CPU, so that a seed means the same everywhere."""
+    return torch.randn(like.shape, dtype=like.dtype, device="cpu").to(like.device)
 
 
 class Prior(Messenger):
@@ -39,6 +46,8 @@ class Prior(Messenger):
         Axes of the sites; needed with ``weights``.
     draw : bool
         Replace the masked values by draws from the prior given the sites before.
+    silent : collection of str
+        Sites that are masked throughout: their density is not even computed.
     """
 
     def __init__(
@@ -48,9 +57,10 @@ class Prior(Messenger):
         weights: dict[str, Tensor] | None = None,
         dims: Dims | None = None,
         draw: bool = False,
+        silent: Collection[str] = (),
     ):
         super().__init__()
-        self.latents, self.leaves, self.draw = dict(latents), leaves, draw
+        self.latents, self.leaves, self.draw, self.silent = dict(latents), leaves, draw, silent
         self.weights, self.dims = weights or {}, dims or {}
         self.log_density: Any = 0.0
         self.supports: dict[str, Any] = {}
@@ -73,7 +83,7 @@ class Prior(Messenger):
             self.latents[name] = torch.where(_wide(mask, value), members.sample(), value)
         value = msg["value"] = self.latents[name]
         msg["done"] = msg["stop"] = True
-        if mask is None or not mask.all():
+        if name not in self.silent:
             part = _without(members.log_prob(value), mask)
             for axis, weight in self.weights.items():
                 if axis in self.dims.get(name, ()):
@@ -130,12 +140,22 @@ class Members:
         n_below = len(self.flat) if whole else 0
         #: what a step learns of all members together
         self.parameters: list[Tensor] = []
+        #: whose means an encoder reads
+        self.items: Members | None = None
         #: means, log sds, and what is below the diagonal of a unit lower triangle
         self.tables: list[Tensor] = [
             loc.clone(),
             torch.full_like(loc, math.log(START_SD)),
             torch.zeros(len(loc), n_below, dtype=loc.dtype),
         ]
+
+    def on(self, device: str) -> Members:
+        """A copy whose tensors lie on a device."""
+        out = copy.copy(self)
+        out.free, out.flat = self.free.to(device), self.flat.to(device)
+        out.tables = [x.to(device) for x in self.tables]
+        out.parameters = [x.detach().to(device).requires_grad_() for x in self.parameters]
+        return out
 
     def take(self, rows: Tensor | None) -> list[Tensor]:
         """The parameters of some members, or of all."""
@@ -146,10 +166,10 @@ class Members:
         """One draw of the members' sites, and the entropy of each member's normal, (member,)."""
         loc, log_sd, below = tensors
         free = (self.free if rows is None else self.free.index_select(0, rows)).to(loc.dtype)
-        noise = (torch.randn_like(loc) if noise is None else noise) * free
+        noise = (normals(loc) if noise is None else noise) * free
         if self.whole:
             size = loc.shape[1]
-            strict = torch.zeros(len(loc), size * size, dtype=loc.dtype).index_copy(1, self.flat, below)
+            strict = loc.new_zeros(len(loc), size * size).index_copy(1, self.flat, below)
             strict = strict.reshape(-1, size, size)
             noise = noise + (strict @ noise.unsqueeze(-1)).squeeze(-1) * free
         return self._as_sites(loc + log_sd.exp() * noise), ((log_sd + ENTROPY) * free).sum(1)
@@ -214,15 +234,33 @@ class Guide:
         free = [_wide(~self.leaves[n], x).expand_as(x) if n in self.leaves else x == x for n, x in self.loc.items()]
         self._free = torch.cat([x.reshape(-1) for x in free]) if free else torch.zeros(0, dtype=torch.bool)
         self.factor = torch.zeros(len(self._free), min(factors, len(self._free)))
-        self.parameters: list[Tensor] = [*self.loc.values(), *self.log_sd.values()]
-        self.parameters += [self.factor] if self.factor.numel() else []
         for x in self.parameters:
             x.requires_grad_()
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What a step learns beside the tables of members."""
+        out = [*self.loc.values(), *self.log_sd.values(), *([self.factor] if self.factor.numel() else [])]
+        return out + [x for members in self.members.values() for x in members.parameters]
 
     def encode(self, members: Members) -> None:
         """Take other members of an axis, with all that they have to learn."""
         self.members[members.axis] = members
-        self.parameters += [x.requires_grad_() for x in members.parameters]
+        for x in members.parameters:
+            x.requires_grad_()
+
+    def on(self, device: str) -> Guide:
+        """A copy whose tensors lie on a device."""
+        out = copy.copy(self)
+        out.leaves, out.start = ({n: x.to(device) for n, x in of.items()} for of in (self.leaves, self.start))
+        out.loc, out.log_sd = (
+            {n: x.detach().to(device).requires_grad_() for n, x in of.items()} for of in (self.loc, self.log_sd)
+        )
+        out._free, out.factor = self._free.to(device), self.factor.detach().to(device).requires_grad_()
+        out.members = {axis: members.on(device) for axis, members in self.members.items()}
+        for members in out.members.values():
+            members.items = out.members.get("item")
+        return out
 
     def take(self, rows: dict[str, Tensor | None] | None = None) -> Taken:
         """The parameters of some users and items."""
@@ -246,8 +284,8 @@ class Guide:
         volume, together = self._together(noise)
         noise = noise or {}
         for name in self.alone:
-            normals = noise[name] if name in noise else torch.randn_like(self.loc[name])
-            x = self.loc[name] + self.log_sd[name].exp() * (normals + together.get(name, 0.0))
+            z = noise[name] if name in noise else normals(self.loc[name])
+            x = self.loc[name] + self.log_sd[name].exp() * (z + together.get(name, 0.0))
             out[name] = self.transforms[name](x)
             jacobian = self.transforms[name].log_abs_det_jacobian(x, out[name])
             mask = self.leaves.get(name)
@@ -261,9 +299,9 @@ class Guide:
     def _together(self, noise: dict[str, Tensor] | None) -> tuple[Any, dict[str, Tensor]]:
         """How far hyperparameters move along the common directions, by site, in their sds; and what that adds to the entropy."""
         if not self.factor.numel():
-            return torch.zeros(()), {}
+            return self.factor.new_zeros(()), {}
         factor = self.factor * self._free.to(self.factor.dtype).unsqueeze(1)
-        z = noise["factor"] if noise and "factor" in noise else torch.randn_like(self.factor[0])
+        z = noise["factor"] if noise and "factor" in noise else normals(self.factor[0])
         sizes = [self.loc[name].numel() for name in self.alone]
         parts = zip(self.alone, (factor @ z).split(sizes), strict=True)
         return 0.5 * torch.logdet(_capacity(factor)), {name: x.reshape(self.loc[name].shape) for name, x in parts}
@@ -282,12 +320,12 @@ class Guide:
 
     def noise(self, taken: Taken) -> tuple[dict[str, Tensor], float]:
         """Standard normals for a draw, and by how much minus their log density exceeds its mean, the entropy."""
-        out = {name: torch.randn_like(self.loc[name]) for name in self.alone}
+        out = {name: normals(self.loc[name]) for name in self.alone}
         if self.factor.numel():
-            out["factor"] = torch.randn_like(self.factor[0])
+            out["factor"] = normals(self.factor[0])
         excess = 0.5 * self._quadratic(out) if self.alone else 0.0
         for axis, members in self.members.items():
-            z = out[axis] = torch.randn_like(taken.tensors[axis][0])
+            z = out[axis] = normals(taken.tensors[axis][0])
             rows = taken.rows.get(axis)
             free = members.free if rows is None else members.free.index_select(0, rows)
             excess += float((0.5 * (z.square() - 1.0) * free).sum())
@@ -300,7 +338,7 @@ class Guide:
 
 def _capacity(factor: Tensor) -> Tensor:
     """I + F' F, whose determinant is that of I + F F'."""
-    return torch.eye(factor.shape[1], dtype=factor.dtype) + factor.mT @ factor
+    return torch.eye(factor.shape[1], dtype=factor.dtype, device=factor.device) + factor.mT @ factor
 
 
 def _transform(support: Any) -> Any:
@@ -317,4 +355,4 @@ def _wide(mask: Tensor, value: Tensor) -> Tensor:
 
 def _without(value: Tensor, mask: Tensor | None) -> Tensor:
     """The value, zero where masked."""
-    return value if mask is None else torch.where(_wide(mask, value), torch.zeros((), dtype=value.dtype), value)
+    return value if mask is None else torch.where(_wide(mask, value), value.new_zeros(()), value)

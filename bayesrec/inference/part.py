@@ -47,16 +47,17 @@ class Part:
     @property
     def batch(self) -> Batch:
         """User, item and domain of each rating."""
-        table = self.table
+        table, device = self.table, self.schema.item_domain.device
         item = np.repeat(np.arange(table.n_items), np.diff(table.item_ptr))
-        return Batch(*(torch.from_numpy(x) for x in (table.item_user.astype(np.int64), item, table.item_domain[item])))
+        codes = table.item_user.astype(np.int64), item, table.item_domain[item]
+        return Batch(*(torch.from_numpy(x).to(device) for x in codes))
 
 
 class Parts:
-    """The parts of a table: of all ratings of some items, or of some ratings."""
+    """The parts of a table: of all ratings of some items, or of some ratings; their tensors lie on the device."""
 
-    def __init__(self, schema: Schema, table: Table):
-        self.schema, self.table = schema, table
+    def __init__(self, schema: Schema, table: Table, device: str = "cpu"):
+        self.schema, self.table, self.device = replace(schema, item_domain=schema.item_domain.to(device)), table, device
         self.rated = np.flatnonzero(table.rated)
         self.ratings_of_item = np.diff(table.item_ptr)
         self.ratings_of_user = table.count.sum(0)
@@ -105,17 +106,16 @@ class Parts:
             table, n_users=n, n_items=len(items), item_domain=domain, item_ptr=ptr, item_user=user.astype(np.int32),
             item_value=table.item_value[places], item_cell=cell.astype(np.int32), count=table.count[:, users], **some,
         )  # fmt: skip
-        schema = replace(
-            self.schema, n_users=n, n_items=len(items), item_domain=torch.from_numpy(domain), newcomers=0, **some
-        )
+        here_domain = torch.from_numpy(domain).to(self.device)
+        schema = replace(self.schema, n_users=n, n_items=len(items), item_domain=here_domain, newcomers=0, **some)
         weight = {"user": 1.0 / self.chance(self.ratings_of_user[users], of, drawn)}
         if not whole_items:
             weight["item"] = 1.0 / self.chance(self.ratings_of_item[items], of, drawn)
-        dtype = torch.get_default_dtype()
+        codes, dtype = {"user": users, "item": items}, torch.get_default_dtype()
         return Part(
             of / drawn,
-            {"user": torch.from_numpy(users.astype(np.int64)), "item": torch.from_numpy(items.astype(np.int64))},
-            {axis: torch.as_tensor(x, dtype=dtype) for axis, x in weight.items()},
+            {axis: torch.from_numpy(x.astype(np.int64)).to(self.device) for axis, x in codes.items()},
+            {axis: torch.from_numpy(x).to(self.device, dtype) for axis, x in weight.items()},
             schema,
             here,
         )

@@ -24,7 +24,7 @@ class RowAdam:
     def __init__(self, tables: list[Tensor], decay: tuple[float, float]):
         self.tables, self.decay = tables, decay
         self.first, self.second = ([torch.zeros_like(x) for x in tables] for _ in range(2))
-        self.count = torch.zeros(len(tables[0]), dtype=tables[0].dtype)
+        self.count = tables[0].new_zeros(len(tables[0]))
 
     def arrays(self) -> dict[str, Tensor]:
         """Tables, moments and counts by name."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from arviz_stats.base import array_stats
 
@@ -47,11 +48,22 @@ class Steps(Climb):
         Number of ratings.
     watch : Watch, optional
         Held-out rows that the progress bar has a look at, a few draws at a time.
+    device : str
+        Where the gradients are computed. What is drawn is drawn on the CPU.
     """
 
-    def __init__(self, method: Any, bound: Bound, n: int, rng: np.random.Generator, watch: Watch | None = None):
+    def __init__(
+        self,
+        method: Any,
+        bound: Bound,
+        n: int,
+        rng: np.random.Generator,
+        watch: Watch | None = None,
+        device: str = "cpu",
+    ):
         super().__init__(method.steps, rng)
-        self.method, self.bound, self.n, self.watch = method, bound, n, watch
+        bound = bound.on(device)
+        self.method, self.bound, self.n, self.watch, self.device = method, bound, n, watch, device
         slow = [x for x in bound.guide.parameters if x is bound.guide.factor]
         groups = [{"params": [x for x in bound.guide.parameters if x is not bound.guide.factor], "share": 1.0}]
         groups += [{"params": slow, "share": SLOW}] if slow else []
@@ -64,7 +76,7 @@ class Steps(Climb):
         self.cooling = self.most  # the step from which the rate falls
         self.end = self.most
         self.latest = self.most - self.most // 3
-        self.awake = self._spread(bound.guide.start)  # what the factors explain at the start
+        self.awake = self._spread(bound.on("cpu").guide.start)  # what the factors explain at the start
 
     @property
     def usable(self) -> bool:
@@ -77,7 +89,7 @@ class Steps(Climb):
         if self.awake < ASLEEP:
             return False
         with self._aside():
-            draws, _ = self.bound.draw(1, np.random.default_rng(self.taken))
+            draws, _ = self.bound.on("cpu").draw(1, np.random.default_rng(self.taken))
         return self._spread({name: torch.as_tensor(x[0]) for name, x in draws.items()}) < ASLEEP
 
     def _spread(self, latents: dict[str, torch.Tensor]) -> float:
@@ -96,15 +108,25 @@ class Steps(Climb):
         finally:
             torch.set_rng_state(state)
 
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """What models make goes to the device; on a GPU nothing is checked, as every check would wait for it."""
+        if self.device == "cpu":
+            yield
+            return
+        with torch.device(self.device), pyro.validation_enabled(False):
+            yield
+
     def advance(self) -> None:
         """Take a gradient step."""
         guide, part, rate = self.bound.guide, self.bound.part(self.share, self.rng), self._rate()
-        taken = guide.take(part.rows)
-        elbo = self.bound.elbo(part, taken)
+        self.alone.zero_grad()
+        with self._there():
+            taken = guide.take(part.rows)
+            elbo = self.bound.elbo(part, taken)
+            (-elbo).backward()
         if not torch.isfinite(elbo):
             raise SamplingError(f"the ELBO is not finite at step {self.taken}; try a lower learning_rate.")
-        self.alone.zero_grad()
-        (-elbo).backward()
         for group in self.alone.param_groups:
             group["lr"] = rate * group["share"]
         self.alone.step()
@@ -145,7 +167,7 @@ class Steps(Climb):
         assert self.watch is not None
         look = Watch(self.watch.model, self.watch.schema, self.watch.batch)
         with self._aside():
-            self.bound.draw(5, np.random.default_rng(self.taken), look)
+            self.bound.on("cpu").draw(5, np.random.default_rng(self.taken), look)
         look.settle()
         return float((look.sums[3] - np.log(look.n)).mean())
 
@@ -154,12 +176,12 @@ class Steps(Climb):
         out = {"elbos": np.array(self.elbos), "shown": np.array(self.shown), "torch": torch.get_rng_state().numpy()}
         out |= {"plan": np.array([self.cooling, self.end]), "awake": np.array(self.awake)}
         for k, x in enumerate(self.bound.guide.parameters):
-            out[f"alone-{k}"] = x.detach().numpy()
+            out[f"alone-{k}"] = x.detach().cpu().numpy()
             for name, moment in self.alone.state[x].items():
-                out[f"alone-{k}-{name}"] = moment.numpy()
+                out[f"alone-{k}-{name}"] = moment.cpu().numpy()
         for axis, optimiser in self.rows.items():
             for name, x in optimiser.arrays().items():
-                out[f"{axis}-{name}"] = x.numpy()
+                out[f"{axis}-{name}"] = x.cpu().numpy()
         return out
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -170,7 +192,9 @@ class Steps(Climb):
             for k, x in enumerate(self.bound.guide.parameters):
                 x.copy_(torch.from_numpy(state[f"alone-{k}"]))
                 names = {key.rsplit("-", 1)[1] for key in state if key.startswith(f"alone-{k}-")}
-                self.alone.state[x] = {name: torch.from_numpy(state[f"alone-{k}-{name}"]).clone() for name in names}
+                moments = {name: torch.from_numpy(state[f"alone-{k}-{name}"]).clone() for name in names}
+                # Adam counts its steps on the CPU
+                self.alone.state[x] = {name: y if name == "step" else y.to(x.device) for name, y in moments.items()}
             for axis, optimiser in self.rows.items():
                 for name, x in optimiser.arrays().items():
                     x.copy_(torch.from_numpy(state[f"{axis}-{name}"]))
@@ -178,7 +202,7 @@ class Steps(Climb):
 
     def draw(self, watch: Watch | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Draws of every site, and the stats: with enough draws the Pareto shape of the whole fit, the same for all."""
-        draws, stats = self.bound.draw(self.method.draws, self.rng, watch)
+        draws, stats = self.bound.on("cpu").draw(self.method.draws, self.rng, watch)
         ratios = stats.pop("log_ratio")
         if len(ratios) >= ENOUGH:
             stats["khat"] = np.full(len(ratios), float(array_stats.psislw(-ratios)[1]))  # it takes the negative

@@ -13,7 +13,7 @@ import torch
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
-from bayesrec.inference.base import Method, needs_gibbs, positive_number, whole_number
+from bayesrec.inference.base import Method, positive_number, whole_number
 from bayesrec.inference.bound import START_SWEEPS, bound_of
 from bayesrec.inference.climb import climb_all, fit_files
 from bayesrec.inference.progress import Progress
@@ -107,7 +107,6 @@ class SVI(Method):
         watch: Rows | None = None,
     ) -> Posterior:
         """Fit one chain after another; Ctrl-C stops climbing and keeps what was reached."""
-        needs_gibbs(self, None, device, None)
         if not model.likelihood.svi:
             raise UnsupportedMethodError(
                 f"SVI multiplies densities of rows, and {model.likelihood!r} counts all cells; br.Gibbs() fits it."
@@ -117,10 +116,10 @@ class SVI(Method):
         watches = [] if watch is None else [Watch(model, schema, watch) for _ in files]
 
         def make(rng: np.random.Generator, fresh: bool) -> Steps:
-            torch.manual_seed(int(rng.integers(2**62)))
+            torch.default_generator.manual_seed(int(rng.integers(2**62)))
             bound = bound_of(model, schema, table, rng, self.guide, START_SWEEPS if fresh else 0)
             seen = watches[0] if watch is not None and watch.value is not None and bar.shown else None
-            return Steps(self, bound, len(data), rng, seen)
+            return Steps(self, bound, len(data), rng, seen, device)
 
         with Progress("SVI", self.chains * self.steps, progress) as bar, torch.random.fork_rng(devices=[]):
             found = climb_all(make, seed, self.steps, files, watches, bar)

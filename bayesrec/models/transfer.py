@@ -129,7 +129,7 @@ class TransferMF(Model):
 
     def _maps(self, latents: Latents) -> Tensor:
         """The maps with zeros where an entry takes no part, (..., source, R, R)."""
-        used = torch.from_numpy(self.used())
+        used = torch.as_tensor(self.used(), device=latents["user_mean"].device)
         if "map" in latents:
             return latents["map"] * used.to(latents["map"].dtype)
         return (used & torch.eye(self.rank + 1, dtype=torch.bool)).to(latents["user_mean"].dtype).unsqueeze(-3)
