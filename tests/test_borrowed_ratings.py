@@ -437,3 +437,24 @@ def test_levels():
     assert np.isfinite(br.borrowing(posterior)[["n0", "pull"]]).all(axis=None)
     group = br.transfer_datatree(posterior)["transfer"]
     assert set(group.data_vars) == {"n0", "pull", "relevance"}
+
+
+@pytest.mark.parametrize("likelihood", [br.Gaussian(), br.Ordinal()])
+@pytest.mark.parametrize("question", [br.source_weight, br.borrowing])
+def test_a_row_has_the_same_answer_alone_and_among_others(question, likelihood, monkeypatch):
+    """Alone it touches the items of its user's rows only; an item that nobody knows is an average one either way."""
+    frame, _ = br.data.synthetic.cross_domain(n_users=30, n_items=(20, 15), n_ratings=(10, 5), n_cold=3, rank=1, seed=2)
+    frame["value"] = pd.cut(frame["value"], [-np.inf, 2.0, 3.0, 4.0, np.inf], labels=False) + 1.0
+    data = br.Interactions.from_frame(frame, target="target", value="value")
+    model = br.models.TransferMF(rank=1, likelihood=likelihood)
+    posterior = br.fit(model, data, br.Gibbs(draws=5, warmup=20, chains=1), progress=False)
+    cells = [(user, item) for user in range(30) for item in (*data.items.decode(np.arange(20, 35)), 10**6)]
+    rows = pd.DataFrame(cells, columns=["user", "item"]).assign(domain="target")
+    together = question(posterior, rows).drop(columns=["user", "item"])
+    taken = []
+    whole = Posterior.draw
+    monkeypatch.setattr(Posterior, "draw", lambda *given: taken.append(given[-1]) or whole(*given))
+    for k in (0, 15, 100, 300, len(rows) - 1):
+        alone = question(posterior, rows.iloc[[k]]).drop(columns=["user", "item"])
+        np.testing.assert_allclose(alone.to_numpy()[0], together.to_numpy()[k], rtol=1e-6, atol=1e-9)
+    assert max(len(items) for items in taken) <= 17, "ten source rows, five target rows, the one asked for, the typical one"

@@ -12,7 +12,6 @@ from bayesrec.data.frames import make_frame
 from bayesrec.diagnostics.informed import (
     Informed,
     checked_draws,
-    designs,
     informed,
     needs_rows,
     popularity,
@@ -102,8 +101,8 @@ def borrowing(posterior: Posterior, frame: Any = None, draws: int = 100) -> Any:
     known = batch.user >= 0
     users, index = np.unique(batch.user[known], return_inverse=True)
     out = np.zeros((2, len(batch)))
-    for one in informed(posterior, users, places):
-        n0 = _n0(one, index, designs(one.state, batch.item[known]))
+    for one in informed(posterior, users, places, items=batch.item[known]):
+        n0 = _n0(one, index, one.designs(batch.item[known]))
         out[:, known] += np.stack([n0, _pull(posterior, one, index, batch.item[known])]) / len(places)
     n0, pull = out
     return make_frame(data.columns.ids(batch.user_id, batch.item_id) | {"n0": n0, "pull": pull}, batch.backend)
@@ -113,7 +112,7 @@ def of_users(posterior: Posterior, one: Informed) -> np.ndarray:
     """Ratings borrowed and mean pull of each user for one draw, (2, user). Internal."""
     share = popularity(posterior)
     item = np.flatnonzero(share)
-    vectors, share = designs(one.state, item), share[item]
+    vectors, share = one.designs(item), share[item]
     typical = np.linalg.pinv((vectors * share[:, None]).T @ vectors, hermitian=True)
     n0 = _trace_of_gain(one, typical) / min(vectors.shape) / one.unit
     if isinstance(posterior.model.likelihood, Gaussian):
@@ -125,16 +124,15 @@ def of_users(posterior: Posterior, one: Informed) -> np.ndarray:
 
 def _pull(posterior: Posterior, one: Informed, user: np.ndarray, item: np.ndarray) -> np.ndarray:
     """How far the source moves the expected rating of each row, (row,)."""
-    (bare, moved), vectors = (x[user] for x in means(one)), designs(one.state, item)
+    (bare, moved), vectors = (x[user] for x in means(one)), one.designs(item)
     if isinstance(posterior.model.likelihood, Gaussian):
         return (vectors * moved).sum(1) * posterior.schema.scale[-1]
-    bias = np.append(one.state["item_vector"][:, 0], one.state["item_mean"][-1, 0])[item]
     domain = np.full(len(user), posterior.schema.n_domains - 1)
-    batch = Batch(*(torch.from_numpy(code) for code in (user, np.maximum(item, 0), domain)))
+    batch = Batch(*(torch.from_numpy(code) for code in (user, np.maximum(one.row_of[item], 0), domain)))
     latents = {name: torch.as_tensor(x) for name, x in one.state.items()}
     without, whole = (
         posterior.model.likelihood.expected(torch.from_numpy(eta), latents, batch, posterior.schema.units)
-        for eta in (bias + (vectors * theta).sum(1) for theta in (bare, bare + moved))
+        for eta in (one.vectors(item)[:, 0] + (vectors * theta).sum(1) for theta in (bare, bare + moved))
     )
     return (whole - without).numpy()
 

@@ -15,7 +15,7 @@ from bayesrec.errors import DataError, UnsupportedMethodError
 from bayesrec.models.base import Informants
 from bayesrec.posterior import Posterior
 
-__all__ = ["Informed", "checked_draws", "designs", "informed", "popularity", "spread_out", "target_rows"]
+__all__ = ["Informed", "checked_draws", "informed", "popularity", "spread_out", "target_rows"]
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -37,6 +37,8 @@ class Informed:
         Noise precision of one target rating.
     sources : ndarray, (source, component, user, R, R)
         Part of each source in what the informants have from all of them; without sources where it was not asked for.
+    row_of : ndarray of int, (item + 1,)
+        Rows of ``state["item_vector"]`` by the code of an item; the last, of an unknown item (-1), is -1.
     """
 
     place: list[int]
@@ -47,6 +49,17 @@ class Informed:
     squares: np.ndarray
     unit: np.ndarray
     sources: np.ndarray
+    row_of: np.ndarray
+
+    def vectors(self, item: np.ndarray) -> np.ndarray:
+        """Vectors (row, R) of items, the bias first; an unknown item (-1) is an average one."""
+        return np.concatenate([self.state["item_vector"], self.state["item_mean"][-1:]])[self.row_of[item]]
+
+    def designs(self, item: np.ndarray) -> np.ndarray:
+        """The same with 1 in the place of the bias: what users' vectors are multiplied by."""
+        out = self.vectors(item)
+        out[:, 0] = 1.0
+        return out
 
 
 def checked_draws(draws: Any) -> int:
@@ -77,8 +90,12 @@ def informed(
     places: Iterable[tuple[int, int]],
     rows: Rows | None = None,
     by_source: bool = False,
+    items: np.ndarray | None = None,
 ) -> Iterator[Informed]:
-    """For some draws, who informs ``users`` (codes), given ratings ``rows`` (user, item, domain, value), by default their own."""
+    """For some draws, who informs ``users`` (codes), given ratings ``rows`` (user, item, domain, value), by default their own.
+
+    With ``items`` (codes, -1 unknown) the vectors of these alone can be asked for, and no others are touched.
+    """
     if not len(users):
         return
     data, model = posterior.data, posterior.model
@@ -87,12 +104,18 @@ def informed(
     position[users] = np.arange(len(users))
     mine = position[user] >= 0
     value = posterior.schema.standardise(value[mine], domain[mine])
-    table = _table(posterior, users, position[user[mine]], item[mine], domain[mine], value)
+    typical, some = int(popularity(posterior).argmax()), None
+    if items is not None and not model.likelihood.whole:
+        some = np.unique(np.concatenate([items[items >= 0], item[mine], [typical]]))
+    row_of = np.append(np.arange(data.n_items), -1)
+    if some is not None:
+        row_of[some] = np.arange(len(some))
+    table = _table(posterior, users, position[user[mine]], row_of[item[mine]], domain[mine], value, some)
     target = table.user_domain == table.n_domains - 1
     who, what = table.user_of[target], table.user_item[target]
-    probe = _probe(posterior, users)
+    probe = _probe(posterior, users, row_of[typical], some)
     for chain, draw in places:
-        state = posterior.draw(chain, draw, users=users)
+        state = posterior.draw(chain, draw, users, some)
         response, weight = model.observed(state, table)
         gram, linear = model.told(state, table)
         above = response[target] - state["item_vector"][what, 0]
@@ -106,6 +129,7 @@ def informed(
             np.bincount(who, weight[target] * above**2, minlength=table.n_users),
             np.asarray(model.observed(state, probe)[1], dtype=np.float64),
             model.source_precision(state, table) if by_source else informants.source[None][:0],
+            row_of,
         )
 
 
@@ -116,29 +140,29 @@ def _table(
     item: np.ndarray,
     domain: np.ndarray,
     value: np.ndarray,
+    some: np.ndarray | None,
 ) -> Table:
-    """Ratings (standardised) of ``users``, whose places there are ``user``."""
-    schema = posterior.schema
+    """Ratings (standardised) of ``users``, whose places there are ``user``, and of all items or of some (codes)."""
+    schema, items = posterior.schema, slice(None) if some is None else some
     return Table.build(
         user,
         item,
         domain,
         value,
         n_users=len(users),
-        n_items=posterior.data.n_items,
-        item_domain=schema.item_domain.numpy(),
+        n_items=posterior.data.n_items if some is None else len(some),
+        item_domain=schema.item_domain.numpy()[items],
         n_domains=schema.n_domains,
         user_ids=posterior.data.users.decode(users),
         user_x=None if schema.user_x is None else schema.user_x[users],
-        item_x=schema.item_x,
+        item_x=None if schema.item_x is None else schema.item_x[items],
     )
 
 
-def _probe(posterior: Posterior, users: np.ndarray) -> Table:
+def _probe(posterior: Posterior, users: np.ndarray, item: int, some: np.ndarray | None) -> Table:
     """A rating for each user, of the item that has most: what says how precise one would be."""
-    item, domain = popularity(posterior).argmax(), posterior.schema.n_domains - 1
-    items, domains = (np.full(len(users), code) for code in (item, domain))
-    return _table(posterior, users, np.arange(len(users)), items, domains, np.zeros(len(users)))
+    items, domains = (np.full(len(users), code) for code in (item, posterior.schema.n_domains - 1))
+    return _table(posterior, users, np.arange(len(users)), items, domains, np.zeros(len(users)), some)
 
 
 def popularity(posterior: Posterior) -> np.ndarray:
@@ -148,13 +172,6 @@ def popularity(posterior: Posterior) -> np.ndarray:
     if not count.any():
         count = (posterior.schema.item_domain.numpy() == posterior.schema.n_domains - 1).astype(int)
     return count / count.sum()
-
-
-def designs(state: State, item: np.ndarray) -> np.ndarray:
-    """Vectors (row, R) that users' vectors are multiplied by, the bias's entry 1; an unknown item (-1) is an average one."""
-    vectors = np.concatenate([state["item_vector"], state["item_mean"][-1:]])[item].copy()
-    vectors[:, 0] = 1.0
-    return vectors
 
 
 def target_rows(posterior: Posterior, frame: Any, what: str, need_value: bool = False) -> Batch:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bayesrec.data.frames import make_frame
-from bayesrec.diagnostics.informed import Informed, checked_draws, designs, informed, spread_out, target_rows
+from bayesrec.diagnostics.informed import Informed, checked_draws, informed, spread_out, target_rows
 from bayesrec.posterior import Posterior
 
 __all__ = ["relevance", "source_weight"]
@@ -68,8 +68,8 @@ def source_weight(posterior: Posterior, frame: Any, draws: int = 100, *, by_sour
     sources = posterior.schema.domains[:-1] if by_source else ()
     names = ["source", "population", "target", *(f"source[{name}]" for name in sources)]
     out = np.zeros((len(names), len(batch)))
-    for one in informed(posterior, users, places, by_source=by_source):
-        out[:, known] += _weights(one, index, designs(one.state, batch.item[known]))
+    for one in informed(posterior, users, places, by_source=by_source, items=batch.item[known]):
+        out[:, known] += _weights(one, index, one.designs(batch.item[known]))
     out[1, ~known] = 1.0
     out /= out[:3].sum(0)
     answer = posterior.data.columns.ids(batch.user_id, batch.item_id)

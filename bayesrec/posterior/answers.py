@@ -113,13 +113,16 @@ def log_likelihood(posterior: Posterior) -> np.ndarray:
     return stacked - np.log(posterior.schema.scale[-1]).astype(np.float32)  # of levels the scale is 1
 
 
-def draw(posterior: Posterior, chain: int, draw: int, users: np.ndarray | None) -> dict[str, np.ndarray]:
+def draw(
+    posterior: Posterior, chain: int, draw: int, users: np.ndarray | None, items: np.ndarray | None
+) -> dict[str, np.ndarray]:
     """One draw as a state (float64)."""
     posterior.require_draws("this")
-    state = {}
+    state, dims = {}, posterior.model.dims
     for name, array in posterior.draws.items():
-        value, axes = array[chain, draw].astype(np.float64), posterior.model.dims[name]
-        if users is not None and "user" in axes:
-            value = np.take(value, users, axis=axes.index("user"))
-        state[name] = value
+        value, axes = array[chain, draw], dims[name]
+        for axis, some in (("user", users), ("item", items)):
+            if some is not None and axis in axes:
+                value = np.take(value, some, axis=axes.index(axis))
+        state[name] = value.astype(np.float64)
     return state

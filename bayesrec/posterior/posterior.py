@@ -213,9 +213,11 @@ class Posterior(Learning):
         """
         return answers.expected(self, user, items)
 
-    def draw(self, chain: int, draw: int, users: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """One draw as a state (float64), with the user axis cut down to ``users`` (codes) if given."""
-        return answers.draw(self, chain, draw, users)
+    def draw(
+        self, chain: int, draw: int, users: np.ndarray | None = None, items: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """One draw as a state (float64), with the axes cut down to ``users`` and ``items`` (codes) if given."""
+        return answers.draw(self, chain, draw, users, items)
 
     def latents(self) -> dict[str, torch.Tensor]:
         """All draws as tensors (chain * draw, *event)."""
