@@ -246,6 +246,15 @@ def implicit_mean(task: Task) -> Table:
     return Table(task.cold, best[1])
 
 
+def deranged(task: Task) -> Table:
+    """The same scores, each cold user's for another one: the fit knows no cold user, so their histories are exchanged."""
+    found = implicit_mean(task)
+    order = np.random.default_rng(0).permutation(len(task.cold))
+    moved = np.empty_like(order)
+    moved[order] = np.roll(order, 1)
+    return Table(task.cold, found.scores[moved])
+
+
 # The rows of the tables beside popularity. A model of bayesrec is one more line: a function that sees a Task and returns what
 # `br.evaluate_ranking` can score by, such as a posterior of br.fit(model, task.train, ...).
 MODELS: dict[str, Callable[[Task], Any]] = {
@@ -253,6 +262,7 @@ MODELS: dict[str, Callable[[Task], Any]] = {
     "PPCA": ppca,
     "Implicit": implicit,
     "Implicit, mean": implicit_mean,
+    "Implicit, mean, deranged": deranged,
 }
 
 

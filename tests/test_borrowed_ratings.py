@@ -457,4 +457,6 @@ def test_a_row_has_the_same_answer_alone_and_among_others(question, likelihood, 
     for k in (0, 15, 100, 300, len(rows) - 1):
         alone = question(posterior, rows.iloc[[k]]).drop(columns=["user", "item"])
         np.testing.assert_allclose(alone.to_numpy()[0], together.to_numpy()[k], rtol=1e-6, atol=1e-9)
-    assert max(len(items) for items in taken) <= 17, "ten source rows, five target rows, the one asked for, the typical one"
+    assert max(len(items) for items in taken) <= 17, (
+        "ten source rows, five target rows, the one asked for, the typical one"
+    )

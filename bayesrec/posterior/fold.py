@@ -275,7 +275,11 @@ def _shelf(posterior: Posterior) -> np.ndarray:
     if posterior.shelf is not None:
         return posterior.shelf
     data, last = posterior.data, posterior.schema.n_domains - 1
-    return np.unique(data.item[data.is_target]) if len(data) else np.flatnonzero(data.items.scope_of() == last)
+
+    def codes() -> np.ndarray:
+        return np.unique(data.item[data.is_target]) if len(data) else np.flatnonzero(data.items.scope_of() == last)
+
+    return np.asarray(posterior.recalled("shelf", data, codes))
 
 
 def _table(

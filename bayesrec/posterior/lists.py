@@ -61,6 +61,11 @@ def _few(users, items, codes, scale, center, out):
                 out[u, s, i] = total * scale + center
 
 
+def _mean(draws: np.ndarray) -> np.ndarray:
+    """Mean over the first axis, summed up in float64."""
+    return draws.mean(0, dtype=np.float64).astype(np.float32)
+
+
 class ExpectedRatings:
     """Expected target ratings of users for the same items, in the units of the ratings.
 
@@ -131,8 +136,9 @@ class ExpectedRatings:
         if self.turned is None:
             out = np.empty((len(given), len(self.items)), dtype=np.float32)
             if width == 0.0:
-                bias = self.straight[:, self.items, 0].mean(0, dtype=np.float64).astype(np.float32)
-                topn.few_means(given, self.straight, self.items, bias, scale, center, out)
+                drawn = self.posterior.draws["item_vector"]
+                bias = self.posterior.recalled("item biases", drawn, lambda: _mean(self.straight[..., 0]))
+                topn.few_means(given, self.straight, self.items, bias[self.items], scale, center, out)
             else:
                 topn.few_uppers(given, self.straight, self.items, width, scale, center, out)
             return out
@@ -149,8 +155,7 @@ class ExpectedRatings:
     def _long(self) -> np.ndarray:
         """The turned items of all draws on one axis, behind the mean of their biases."""
         assert self.turned is not None
-        bias = self.turned[:, 0].mean(0, dtype=np.float64).astype(np.float32)
-        return np.concatenate([bias[None], self.turned[:, 1:].reshape(-1, self.width)])
+        return np.concatenate([_mean(self.turned[:, 0])[None], self.turned[:, 1:].reshape(-1, self.width)])
 
     def each(self, users: np.ndarray) -> Iterator[np.ndarray]:
         """Draws (draw, item) of each user (code, -1 unknown) in turn; an array may be written over at the next one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Posterior(Learning):
         values, and rhat of the expected rating over the chains; from every draw, kept or not.
     shelf : ndarray of int or None
         Codes of the items with a target row in training, if these rows are not in ``data``, ``fold_in(alone=True)``.
+    memory : dict
+        What was worked out before and newcomers ask for again and again; see :meth:`recalled`.
 
     Examples
     --------
@@ -71,6 +73,14 @@ class Posterior(Learning):
     moments: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     watched: Any = None
     shelf: np.ndarray | None = None
+    memory: dict[str, tuple[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    def recalled(self, name: str, of: Any, work_out: Callable[[], Any]) -> Any:
+        """What ``work_out`` returns, asked once as long as ``of`` is the same object. Internal."""
+        known = self.memory.get(name)
+        if known is None or known[0] is not of:
+            known = self.memory[name] = (of, work_out())
+        return known[1]
 
     @property
     def n_chains(self) -> int:
