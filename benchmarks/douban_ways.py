@@ -34,6 +34,7 @@ MODELS = {
     "TransferMF": br.models.TransferMF(rank=8),
     "TransferMF, activity": br.models.TransferMF(rank=8, activity=True),
     "TransferMF, Ordinal, activity": br.models.TransferMF(rank=8, likelihood=br.Ordinal(), activity=True),
+    "TransferMF, Ordinal, activity, rank 1": br.models.TransferMF(rank=1, likelihood=br.Ordinal(), activity=True),
 }
 # the first one is what the others change
 VARIANTS = {
