@@ -30,7 +30,7 @@ from scipy import stats
 
 from bayesrec.data import derange_sources, synthetic
 from bayesrec.inference.base import fit_unchecked, whole_fits
-from bayesrec.metrics import rmse
+from bayesrec.metrics import rmse, rmse_difference
 from bayesrec.testing import Ranks, sbc_ranks
 
 SEED, ALPHA = 0, 0.05
@@ -221,16 +221,18 @@ def placebo(most: int, jobs: int) -> tuple[pd.DataFrame, dict[str, bool]] | None
     for k, verdict in enumerate(VERDICTS):
         table[verdict] = groups["verdict"].agg(lambda x, k=k: (x == k).sum())
     for column in ("delta", "change"):
-        table[column], table[f"{column} se"] = groups[column].mean(), groups[column].sem()
+        table[column] = groups[column].mean()
+        table[f"{column} se"] = groups[f"{column}_se"].agg(lambda se: np.sqrt((se**2).sum()) / len(se))
     show("Placebo: the source users' histories deranged among them", table, "placebo_validation")
     n, positive = len(cells), int((cells["verdict"] == VERDICTS.index("positive")).sum())
     limit = int(stats.binom.ppf(0.99, n, ALPHA))
-    mean, se = (cells.groupby("pair")[["delta", "change"]].agg(f) for f in ("mean", "sem"))
     claims = {
         f"at most {limit} of {n} verdicts are positive (99% of a 5% rate)": positive <= limit,
-        "the mean log-score difference is above 0 by 2 SE on no pair": bool((mean["delta"] <= 2 * se["delta"]).all()),
+        "the mean log-score difference is above 0 by 2 SE on no pair": bool(
+            (table["delta"] <= 2 * table["delta se"]).all()
+        ),
         "the mean RMSE change is at most 0.3% + 1 SE on every pair": bool(
-            (mean["change"] <= 0.003 + se["change"]).all()
+            (table["change"] <= 0.003 + table["change se"]).all()
         ),
     }
     page.report(claims)
@@ -253,8 +255,10 @@ def placebo_cell(pair: str, seed: int) -> dict[str, np.ndarray]:
 
             arms.append(cell(f"placebo/{pair}/{seed}/TransferMF-{name}", fitted))
         verdict = judge(*arms, test, train)
-        change = rmse(test.value, arms[0]["mean"]) / rmse(test.value, arms[1]["mean"]) - 1.0
-        out = {"verdict": VERDICTS.index(verdict.verdict), "delta": verdict.delta, "change": change}
+        user, base = np.unique(test.user, return_inverse=True)[1], rmse(test.value, arms[1]["mean"])
+        change, error = rmse_difference(test.value, arms[0]["mean"], arms[1]["mean"], user)
+        out = {"verdict": VERDICTS.index(verdict.verdict), "delta": verdict.delta, "delta_se": verdict.se}
+        out |= {"change": change / base, "change_se": error / base}
         return {name: np.array(x) for name, x in out.items()}
 
     return cell(f"validate/placebo/{pair}/{seed}-{digest(PLACEBO_METHOD, PLACEBO_RANK)}", compute)

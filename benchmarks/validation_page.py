@@ -114,7 +114,8 @@ CollectiveMF, which pools the domains and has no gate, on the same tables: what 
 
 def _placebo(table: pd.DataFrame, claims: dict[str, bool]) -> str:
     return f"""Real pairs of domains whose source users' histories are deranged: there is nothing to transfer. TransferMF against
-itself without the source, on cold users; *delta* is the summed log-score difference, *change* that of the RMSE, relative.
+itself without the source, on cold users; *delta* is the summed log-score difference, *change* that of the RMSE, relative;
+standard errors are clustered by user.
 
 {_markdown(table)}
 
