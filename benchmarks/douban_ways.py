@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -49,6 +50,13 @@ VARIANTS = {
     "biases alone": br.models.TransferMF(rank=8, transfers="biases"),
     "Ordinal, rank 16": br.models.TransferMF(rank=16, likelihood=br.Ordinal()),
     "Ordinal, no gate": br.models.TransferMF(rank=8, gate=False, likelihood=br.Ordinal()),
+}
+LEVELS = br.models.TransferMF(rank=8, likelihood=br.Ordinal(), activity=True)
+VARIANTS |= {
+    "TransferMF, Ordinal, activity, rank 2": replace(LEVELS, rank=2),
+    "TransferMF, Ordinal, activity, biases alone": replace(LEVELS, transfers="biases"),
+    "TransferMF, Ordinal, activity, no gate": replace(LEVELS, gate=False),
+    "TransferMF, Ordinal, activity, commensurate": replace(LEVELS, prior_family="commensurate"),
 }
 
 
@@ -141,14 +149,14 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2,3,4", help="of the split and the sampler")
     parser.add_argument("--ways", default="music,book", help="targets")
     parser.add_argument("--betas", default="20,50,80", help="percent of the shared users that become cold")
-    parser.add_argument("--models", default=";".join(MODELS), help="their names, with ; between them")
+    parser.add_argument("--models", default=";".join(MODELS), help="their names, of variants too, with ; between them")
     parser.add_argument("--choose", action="store_true", help="compare variants inside the training half")
     args = parser.parse_args()
     names = [name for name in args.models.split(";") if name]
-    if args.choose:
-        models = VARIANTS if args.models == parser.get_default("models") else {name: VARIANTS[name] for name in names}
-    else:
-        models = {name: MODELS[name] for name in names}
+    known = MODELS | VARIANTS
+    if args.choose and args.models == parser.get_default("models"):
+        names = list(VARIANTS)
+    models = {name: known[name] for name in names}
     rivals = RIVALS if "BAYESREC_PEERS" in os.environ and not args.choose else ()
     lines = []
     for seed in map(int, args.seeds.split(",")):
