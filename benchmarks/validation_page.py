@@ -33,14 +33,15 @@ def write(found: dict[str, Any], seed: int, version: str) -> None:
     page = DOCS / "validation.md"
     old = {part.split("\n", 1)[0]: part for part in page.read_text().split("\n## ")[1:]} if page.exists() else {}
     stamp = f"*bayesrec {version}, seed {seed}, {date.today().isoformat()}.*"
-    fresh = {"Simulation-based calibration": lambda: _sbc(found["sbc"]) if found.get("sbc") else None}
+    calibration = "Simulation-based calibration"
+    fresh = {calibration: lambda: _sbc(found["sbc"], old.get(calibration, ""), stamp) if found.get("sbc") else None}
     fresh["Operating characteristics"] = lambda: _operating(*found["operating"]) if found.get("operating") else None
     fresh["Placebo"] = lambda: _placebo(*found["placebo"]) if found.get("placebo") else None
     parts = [HEAD]
     for title, make in fresh.items():
         body = make()
         if body is not None:
-            parts.append(f"## {title}\n\n{stamp}\n\n{body}")
+            parts.append(f"## {title}\n\n{body}" if title == calibration else f"## {title}\n\n{stamp}\n\n{body}")
         else:
             parts.append("## " + old[title].strip() if title in old else f"## {title}\n\nNot run yet.")
     page.write_text("\n\n".join(parts) + "\n")
@@ -55,8 +56,9 @@ A whole run has 500 replications for Gibbs, 200 for SVI and for each point of th
 seeds for each pair of the placebo. Where a section has fewer the bands are wide, and what is not there is not claimed."""
 
 
-def _sbc(found: dict[tuple[str, str], Ranks]) -> str:
-    """The section on calibration, a table for each method and model, a figure for each method."""
+def _sbc(found: dict[tuple[str, str], Ranks], before: str, stamp: str) -> str:
+    """The section on calibration: a date, a table for each model and a figure for each method; methods not run stay."""
+    kept = {part.split("\n", 1)[0]: part.strip() for part in before.split("\n### ")[1:]}
     out = [
         """Latents are drawn from a model's prior, ratings given them on a fixed design, the model is fitted to them, and the
 truth is ranked among thinned draws ([Talts et al. 2018](https://arxiv.org/abs/1804.06788)). Ranks of a sampler that draws from
@@ -66,11 +68,11 @@ the largest of ECDF and diagonal, *ess* the median effective size of the draws. 
 user's rated and new item. The designs have ten users (five for NUTS, with one noise level a domain)."""
     ]
     for method, words in METHODS.items():
-        out.append(f"### {method}\n\n{words}")
         cases = {model: ranks for (name, model), ranks in found.items() if name == method}
         if not cases:
-            out.append("Not run yet.")
+            out.append("### " + kept.get(method, f"{method}\n\n{words}\n\nNot run yet."))
             continue
+        out.append(f"### {method}\n\n{stamp}\n\n{words}")
         for model, ranks in cases.items():
             n, failed = len(ranks.ranks) + len(ranks.failures), len(ranks.failures)
             left = "none failed" if not failed else f"{failed} failed and have no rank"
