@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--ways", default="music,book", help="targets")
     parser.add_argument("--betas", default="20,50,80", help="percent of the shared users that become cold")
     parser.add_argument("--models", default=";".join(MODELS), help="their names, of variants too, with ; between them")
+    parser.add_argument("--deranged", action="store_true", help="the models with deranged sources and with none, too")
     parser.add_argument("--choose", action="store_true", help="compare variants inside the training half")
     args = parser.parse_args()
     names = [name for name in args.models.split(";") if name]
@@ -168,6 +169,13 @@ def main() -> None:
                     train, test = br.split.cold_users(train, fraction=0.2, seed=1000 + seed)
                     key = f"ways-choice/{target}/{beta}/{seed}"
                 arms = arms_of(key, models, seed, train, test, rivals)
+                if args.deranged:
+                    for rows, other in (
+                        ("deranged", br.data.derange_sources(train, seed=seed)),
+                        ("none", train.without_sources()),
+                    ):
+                        found = arms_of(f"{key}/{rows}", models, seed, other, test)
+                        arms |= {f"{label}, source: {rows}": found[label] for label in models}
                 activity = np.bincount(train.user[~train.is_target], minlength=train.n_users)[test.user]
                 for label, arrays in arms.items():
                     row = {"target": target, "cold": f"{beta}%", "model": label, "seed": seed}
