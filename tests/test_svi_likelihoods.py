@@ -26,8 +26,9 @@ def interactions(source, target):
 @pytest.mark.parametrize(("guide", "likelihood"), CELLS, ids=lambda x: x if isinstance(x, str) else type(x).__name__)
 def test_agrees_with_gibbs(guide, likelihood, monkeypatch):
     """Mean and sd of ratings within the tolerances of the conformance grid, in minibatches too."""
-    # `steps` is a ceiling, of which two thirds are climbed: at 400 Poisson was .64 posterior sds from Gibbs
-    method = br.SVI(steps=800, learning_rate=0.05, draws=50, chains=2, guide=guide, batch_size=60)
+    # `steps` is a ceiling, of which two thirds are climbed: at 400 Poisson was .64 posterior sds from Gibbs. Four chains, for
+    # which the tolerance is calibrated: two end in one mode now and then (StudentT's mean field .61; six chains .51)
+    method = br.SVI(steps=800, learning_rate=0.05, draws=50, chains=4, guide=guide, batch_size=60)
     monkeypatch.setitem(agreement.LONGER, br.SVI, method)
     agreement.agrees_with_gibbs(
         Case(br.models.PMF(rank=2, likelihood=likelihood), False, suited(example_frame(), likelihood), method=SHORT)
