@@ -460,3 +460,19 @@ def test_a_row_has_the_same_answer_alone_and_among_others(question, likelihood, 
     assert max(len(items) for items in taken) <= 17, (
         "ten source rows, five target rows, the one asked for, the typical one"
     )
+
+
+def test_items_that_were_not_named_have_no_vector():
+    """An error, not the vector of another item."""
+    frame, _ = br.data.synthetic.cross_domain(n_users=20, n_items=(12, 10), n_ratings=(6, 3), rank=1, seed=2)
+    data = br.Interactions.from_frame(frame, target="target", value="value")
+    posterior = br.fit(br.models.TransferMF(rank=1), data, br.Gibbs(draws=2, warmup=5, chains=1), progress=False)
+    (one,) = informed(posterior, np.array([3]), [(0, 0)], items=np.array([12, -1]))
+    np.testing.assert_array_equal(one.vectors(np.array([12]))[0], posterior.draw(0, 0)["item_vector"][12])
+    np.testing.assert_array_equal(one.vectors(np.array([-1]))[0], posterior.draw(0, 0)["item_mean"][-1])
+    rest = np.setdiff1d(
+        np.arange(12, 22), [*data.item[data.user == 3], 12, np.bincount(data.item[data.is_target]).argmax()]
+    )
+    for item in rest:
+        with pytest.raises(IndexError):
+            one.vectors(np.array([item]))

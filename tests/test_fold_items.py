@@ -349,3 +349,27 @@ def test_a_posterior_of_newcomers_alone_takes_items(transfer, rows):
     more = alone.fold_in(pd.DataFrame({"user": [900], "item": [50], "domain": "target", "rating": [5.0]}), side="item")
     assert len(more.shelf) == len(alone.shelf) + 1
     assert 50 in set(br.recommend(more, [901], n=12)["item"])
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_what_is_remembered_is_of_the_same_draws(transfer, fault, monkeypatch):
+    """Biases of items are worked out once, and anew where the draws of items are others."""
+    rated = transfer.data.to_frame()
+    mine = rated[rated["domain"] == "source"].drop_duplicates("item").head(3).assign(user=999)
+    if fault:
+        real = type(transfer).recalled
+        monkeypatch.setattr(
+            type(transfer), "recalled", lambda self, name, of, work_out: real(self, name, None, work_out)
+        )
+
+    def scores(posterior):
+        return br.recommend(posterior.fold_in(mine, alone=True), [999], n=5, explain=False)["score"].to_numpy()
+
+    fresh = replace(transfer, memory={})
+    first = scores(fresh)
+    np.testing.assert_array_equal(scores(fresh), first)
+    drawn = transfer.draws["item_vector"].copy()
+    drawn[:, :, transfer.data.item_domain == 1, 0] += 0.5
+    other = replace(fresh, draws=transfer.draws | {"item_vector": drawn})
+    same = np.allclose(scores(other), first + 0.5 * transfer.schema.scale[-1], rtol=1e-4)
+    assert same != fault

@@ -7,6 +7,7 @@ import pandas as pd
 import pyro
 import pytest
 import torch
+from test_batched import NO_GPU
 
 import bayesrec as br
 from bayesrec import sums
@@ -14,7 +15,6 @@ from bayesrec.data import synthetic
 from bayesrec.inference.bound import bound_of
 from bayesrec.models.base import Schema
 
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU here")
 GUIDES = ("rows", "structured", "mean_field", "amortised")
 LIKELIHOODS = {
     "Gaussian": br.Gaussian(),

@@ -109,6 +109,7 @@ def informed(
         some = np.unique(np.concatenate([items[items >= 0], item[mine], [typical]]))
     row_of = np.append(np.arange(data.n_items), -1)
     if some is not None:
+        row_of[:-1] = data.n_items  # of all others: no row has this number
         row_of[some] = np.arange(len(some))
     table = _table(posterior, users, position[user[mine]], row_of[item[mine]], domain[mine], value, some)
     target = table.user_domain == table.n_domains - 1

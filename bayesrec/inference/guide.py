@@ -259,7 +259,8 @@ class Guide:
         out._free, out.factor = self._free.to(device), self.factor.detach().to(device).requires_grad_()
         out.members = {axis: members.on(device) for axis, members in self.members.items()}
         for members in out.members.values():
-            members.items = out.members.get("item")
+            if members.items is not None:
+                members.items = out.members["item"]
         return out
 
     def take(self, rows: dict[str, Tensor | None] | None = None) -> Taken:
