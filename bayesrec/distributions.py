@@ -6,32 +6,58 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import MixtureSameFamily, MultivariateNormal, TorchDistribution, TransformedDistribution
+from pyro.distributions import MixtureSameFamily, MultivariateNormal, TorchDistribution
 from pyro.distributions import constraints as pyro_constraints
 from torch import Tensor
-from torch.distributions import Categorical, FisherSnedecor, biject_to, constraints
-from torch.distributions.transforms import AffineTransform, PowerTransform, Transform
+from torch.distributions import Categorical, biject_to, constraints
+from torch.distributions.transforms import Transform
 
-__all__ = ["AroundDiagonal", "HuangWand", "SpikedHuangWand", "gated_normal", "half_t"]
+__all__ = ["AroundDiagonal", "HalfT", "HuangWand", "SpikedHuangWand", "gated_normal", "half_t"]
 
 FAR = 38.0  # sds: as good as infinite, and with a gradient
 
 
-def half_t(scale: float | Tensor, dof: float = 3.0, shape: tuple[int, ...] = ()) -> TorchDistribution:
-    """Half-t: the absolute value of a Student t with ``dof`` degrees of freedom times ``scale``.
+def half_t(scale: float | Tensor, dof: float = 3.0, shape: tuple[int, ...] = ()) -> HalfT:
+    """Half-t distribution; ``scale`` broadcasts with ``shape``, which becomes the event shape."""
+    return HalfT(torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(shape), dof)
+
+
+class HalfT(TorchDistribution):
+    """Half-t: the absolute value of a Student t with ``dof`` degrees of freedom times ``scale``, in one event.
+
+    torch's own way there, the root of a scaled F, makes a step of SVI a fifth longer.
 
     Parameters
     ----------
-    scale : float or Tensor
-        Broadcasts with ``shape``, which becomes the event shape.
+    scale : Tensor, of the shape of the event
+    dof : float
     """
-    scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(shape)
-    base = FisherSnedecor(torch.ones(shape), torch.full(shape, float(dof)))
-    # the power last: torch reads the support off the last transform, and an affine map's is the whole line
-    half = TransformedDistribution(
-        base, [AffineTransform(torch.zeros(()), scale**2), PowerTransform(torch.tensor(0.5))]
-    )
-    return half.to_event(len(shape))
+
+    arg_constraints: ClassVar = {}
+    has_rsample = True
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Positive numbers."""
+        return pyro_constraints.independent(constraints.positive, len(self.event_shape))
+
+    def __init__(self, scale: Tensor, dof: float = 3.0, validate_args: bool | None = None):
+        self.scale, self.dof = scale, float(dof)
+        super().__init__(torch.Size(), scale.shape, validate_args=validate_args)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws (sample, event)."""
+        shape = torch.Size(sample_shape) + self.event_shape
+        return self.scale * torch.distributions.StudentT(torch.full(shape, self.dof)).rsample().abs()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of values (sample, event): (sample,)."""
+        dof = self.dof
+        normaliser = math.log(2.0) + math.lgamma(0.5 * (dof + 1.0)) - math.lgamma(0.5 * dof)
+        normaliser -= 0.5 * math.log(dof * math.pi)
+        tail = torch.log1p((value / self.scale).square() / dof)
+        density = normaliser - self.scale.log() - 0.5 * (dof + 1.0) * tail
+        return density.sum(tuple(range(-len(self.event_shape), 0))) if self.event_shape else density
 
 
 class _Covariance(constraints.Constraint):

@@ -392,6 +392,12 @@ def test_half_t_distribution():
     x = np.array([0.01, 0.4, 3.0])
     got = [half_t(0.5).log_prob(torch.tensor(v)).item() for v in x]
     np.testing.assert_allclose(got, np.log(2) + stats.t.logpdf(x, 3, scale=0.5), rtol=1e-6, atol=1e-6)
+    scale = np.array([0.5, 1.0, 2.0])
+    rows = half_t(torch.tensor(scale), dof=1.0, shape=(2, 3))
+    value = np.random.default_rng(0).exponential(size=(4, 2, 3))
+    exact = (np.log(2) + stats.t.logpdf(value, 1, scale=scale)).sum((1, 2))
+    np.testing.assert_allclose(rows.log_prob(torch.tensor(value)), exact, rtol=1e-5)
+    assert rows.sample((4,)).shape == (4, *rows.event_shape) and rows.support.event_dim == 2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         draws = half_t(0.5).sample((20_000,)).numpy()
