@@ -17,7 +17,7 @@ from bayesrec.data.ids import lookup_keys, shown
 from bayesrec.data.seeds import checked_seed
 from bayesrec.diagnostics import Stack, source_weight
 from bayesrec.errors import DataError, DataWarning
-from bayesrec.posterior import Posterior, topn
+from bayesrec.posterior import Posterior, answers, topn
 from bayesrec.posterior.lists import ExpectedRatings
 from bayesrec.rules import Rule, by_name
 
@@ -128,7 +128,11 @@ def recommend(
     person, thing = data.columns.ids(data.columns.user, data.columns.item)
     names = like_known(ids, people, domain, data.layout.backend)
     cells = pd.DataFrame({person: names.take(places), thing: things.decode(codes_of)})
-    answer = posterior.predict(cells, level=level)
+    if isinstance(posterior, Posterior):
+        pair = (codes_of, codes[places]) if data.columns.swapped else (codes[places], codes_of)
+        answer = answers.described(posterior, (*pair, np.full(len(cells), domain)), level)
+    else:
+        answer = posterior.predict(cells, level=level)
     table = {
         person: cells[person],
         "rank": np.concatenate([*rank, np.empty(0, dtype=int)]),

@@ -62,6 +62,8 @@ def checked_ids(series: pd.Series, what: str) -> tuple[pd.Index, np.ndarray]:
 
 def lookup_keys(ids: Any) -> pd.Index:
     """Return any ids (n,) in the compared form, without ever failing: what can be no id becomes None."""
+    if getattr(ids, "dtype", None) == np.int64:  # nothing to compare, and much of the time of a short request
+        return pd.Index(np.array(ids))
     series = ids.to_series() if isinstance(ids, pd.Index) else pd.Series(ids)
     series = series.reset_index(drop=True)
     if isinstance(series.dtype, pd.CategoricalDtype):

@@ -18,21 +18,26 @@ from bayesrec.posterior import predictive
 if TYPE_CHECKING:
     from bayesrec.posterior.posterior import Posterior
 
-__all__ = ["draw", "expected", "log_likelihood", "predict", "predict_proba", "scores"]
+__all__ = ["described", "draw", "expected", "log_likelihood", "predict", "predict_proba", "scores"]
 
 
 def predict(posterior: Posterior, frame: Any, level: float) -> Any:
     """Moments and central intervals of new ratings."""
+    batch = posterior.data.encode(frame)
+    return batch.answer(described(posterior, (batch.user, batch.item, batch.domain), level))
+
+
+def described(posterior: Posterior, codes: tuple[np.ndarray, ...], level: float) -> dict[str, np.ndarray]:
+    """The same of users, items and domains by their codes (row,): mean, sd, lower and upper (row,)."""
     if not 0.0 < level < 1.0:
         raise DataError(f"level must lie strictly between 0 and 1, not {level!r}")
     posterior.require_draws("predict")
-    batch = posterior.data.encode(frame)
-    out = np.empty((4, len(batch)))
+    out = np.empty((4, len(codes[0])))
     tail = (1.0 - level) / 2.0
-    for rows, law in posterior.laws(batch):
+    for rows, law in predictive.components(posterior.model, posterior.draws, posterior.schema, *codes):
         out[:2, rows] = law.moments()
         out[2:, rows] = law.quantiles((tail, 1.0 - tail)).T
-    return batch.answer(dict(zip(("mean", "sd", "lower", "upper"), out, strict=True)))
+    return dict(zip(("mean", "sd", "lower", "upper"), out, strict=True))
 
 
 def predict_proba(posterior: Posterior, frame: Any) -> Any:
