@@ -397,7 +397,8 @@ def test_half_t_distribution():
     value = np.random.default_rng(0).exponential(size=(4, 2, 3))
     exact = (np.log(2) + stats.t.logpdf(value, 1, scale=scale)).sum((1, 2))
     np.testing.assert_allclose(rows.log_prob(torch.tensor(value)), exact, rtol=1e-5)
-    assert rows.sample((4,)).shape == (4, *rows.event_shape) and rows.support.event_dim == 2
+    assert rows.sample((4,)).shape == (4, *rows.event_shape)
+    assert rows.support.event_dim == 2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         draws = half_t(0.5).sample((20_000,)).numpy()
