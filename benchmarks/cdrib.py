@@ -38,7 +38,10 @@ METRICS = {"mrr": "MRR", "ndcg@10": "NDCG@10", "hr@10": "HR@10"}
 KINDS = {"uniform": ("uniform", 999), "popularity": ("popularity", 999), "full": "all"}
 ALPHAS, RANKS, NOISES = (0.1, 0.2, 0.3, 0.4, 0.5), (16, 32, 64, 128), (1.0, 3.0, 10.0, 30.0, 100.0)
 REFERENCE = "PPCA"
-IMPLICIT = [*((alpha, rank) for rank in (16, 64) for alpha in (0.2, 0.3, 0.4)), *((alpha, 128) for alpha in (0.3, 0.4, 0.5))]
+IMPLICIT = [
+    *((alpha, rank) for rank in (16, 64) for alpha in (0.2, 0.3, 0.4)),
+    *((alpha, 128) for alpha in (0.3, 0.4, 0.5)),
+]
 POWERS, COPIES = (1.0, 0.1, 0.03, 0.01), 50
 SWEEPS = br.Gibbs(draws=15, warmup=30, chains=1)
 

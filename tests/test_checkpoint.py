@@ -77,6 +77,58 @@ def test_another_fit_is_refused(data, tmp_path, monkeypatch):
         br.fit(br.models.PMF(rank=2), data, METHOD, progress=False, checkpoint=tmp_path)
 
 
+def break_between(monkeypatch, n):
+    """Make a run end when some chain has kept n draws: these are in their file, the state that names them is not."""
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    original = checkpoint.write_state
+
+    def write_state(path, meta, arrays):
+        if len(meta["log_density"]) == n:
+            raise RuntimeError("cut off")
+        original(path, meta, arrays)
+
+    monkeypatch.setattr(checkpoint, "write_state", write_state)
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_draws_of_an_unfinished_write_are_written_over(n, data, unbroken, tmp_path, monkeypatch):
+    """Broken between a draw and the state that names it, and broken again later: no draw is there twice."""
+    model = br.models.TransferMF(rank=2)
+    for stop in (n, 11):
+        with monkeypatch.context() as patch:
+            break_between(patch, stop)
+            with pytest.raises(RuntimeError, match="cut off"):
+                br.fit(model, data, METHOD, progress=False, checkpoint=tmp_path)
+    assert same(br.fit(model, data, METHOD, progress=False, checkpoint=tmp_path), unbroken)
+
+
+def test_a_state_that_was_deleted_leaves_no_draws_to_another_fit(data, unbroken, tmp_path, monkeypatch):
+    """As the message advises: delete the state of another fit and start afresh, also if that one is broken in turn."""
+    model = br.models.TransferMF(rank=2)
+    for seed in (1, 0):
+        for state in tmp_path.glob("*.npz"):
+            state.unlink()
+        with monkeypatch.context() as patch:
+            break_between(patch, 12)
+            with pytest.raises(RuntimeError, match="cut off"):
+                br.fit(model, data, METHOD, seed=seed, progress=False, checkpoint=tmp_path)
+    assert any(path.stat().st_size for path in tmp_path.glob("*.draws"))
+    assert same(br.fit(model, data, METHOD, progress=False, checkpoint=tmp_path), unbroken)
+
+
+def test_a_byte_of_the_draws_that_changed_is_seen(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        break_between(patch, 12)
+        with pytest.raises(RuntimeError, match="cut off"):
+            br.fit(br.models.PMF(rank=2), data, METHOD, progress=False, checkpoint=tmp_path)
+    path = max(tmp_path.glob("*.draws"), key=lambda path: path.stat().st_size)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 3] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(br.errors.LoadError, match=r"chain-\d\.draws' lacks draws or is damaged"):
+        br.fit(br.models.PMF(rank=2), data, METHOD, progress=False, checkpoint=tmp_path)
+
+
 def fit_and_answer(folder, kernel, threads, ready, answer):
     """What the processes below do: fit, writing at every sweep, and say what came out."""
     checkpoint.EVERY = 0.0

@@ -91,7 +91,8 @@ class ChainFile:
     """The files of one chain in a checkpoint folder.
 
     ``chain-0.npz`` holds the chain's state and is written whole; ``chain-0.draws`` holds its draws one after another and only
-    grows. What stands in it beyond the number of draws that the first file names is of an unfinished write.
+    grows. What stands in it beyond the number of draws that the first file names, whose checksum it has, is of an unfinished
+    write or of a fit whose state was deleted, and is written over.
     """
 
     def __init__(self, folder: str | Path, chain: int, fingerprint: str):
@@ -99,7 +100,7 @@ class ChainFile:
         self.draws = Path(folder) / f"chain-{chain}.draws"
         self.fingerprint = fingerprint
         self.last = time.monotonic()
-        self.written = 0
+        self.written = self.end = self.checksum = 0  # draws, their bytes, and the CRC of these
 
     def read(self) -> dict[str, Any] | None:
         """What was written last; None if there is no file."""
@@ -128,13 +129,16 @@ class ChainFile:
             with self.draws.open("rb") as file:
                 for k in range(kept.n):
                     for array in kept.draws.values():
-                        array[k] = np.frombuffer(file.read(array[k].nbytes), np.float32).reshape(array[k].shape)
-                end = file.tell()
+                        raw = file.read(array[k].nbytes)
+                        self.checksum = zlib.crc32(raw, self.checksum)
+                        array[k] = np.frombuffer(raw, np.float32).reshape(array[k].shape)
+                self.end = file.tell()
+            if self.checksum != saved.get("checksum"):
+                raise ValueError("its checksum is another")
         except (OSError, ValueError) as error:
             raise LoadError(
-                f"the checkpoint {str(self.draws)!r} lacks draws ({error}); delete its folder to start afresh."
+                f"the checkpoint {str(self.draws)!r} lacks draws or is damaged ({error}); delete its folder to start afresh."
             ) from error
-        os.truncate(self.draws, end)
 
     def write(self, chain: Chain) -> None:
         """Write, unless the last write is less than EVERY seconds ago."""
@@ -159,14 +163,19 @@ class ChainFile:
             f"{group}/{name}": np.asarray(x) for group, part in groups.items() for name, x in part.items()
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.draws.open("ab") as file:
+        checksum = self.checksum
+        with self.draws.open("r+b" if self.written else "wb") as file:
+            file.seek(self.end)
+            file.truncate()
             for k in range(self.written, kept.n):
                 for array in kept.draws.values():
+                    checksum = zlib.crc32(array[k].tobytes(), checksum)
                     file.write(array[k].tobytes())
             file.flush()
             os.fsync(file.fileno())
-        write_state(self.path, meta, arrays | more)
-        self.last, self.written = time.monotonic(), kept.n
+            end = file.tell()
+        write_state(self.path, meta | {"checksum": checksum}, arrays | more)
+        self.last, self.written, self.end, self.checksum = time.monotonic(), kept.n, end, checksum
 
     def remove(self) -> None:
         """Delete the files, and what a killed process left of one: the chain is done."""
