@@ -79,6 +79,8 @@ def next_question(posterior: Posterior, user: Any, n: int = 5, items: Any = None
     if ids.has_duplicates:
         raise DataError(f"user {shown(ids[ids.duplicated()][0])} is named twice; name each user once.")
     candidates = candidates_of(posterior, items)
+    if (codes >= 0).any():
+        posterior.require_data("next_question for a user of the fit")
     seen = excluded(posterior, "seen" if len(posterior.data) else None, ids, codes)
     parts = []
     for place, (id_, code) in enumerate(zip(ids, codes, strict=True)):

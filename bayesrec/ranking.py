@@ -250,6 +250,8 @@ def limits_of(groups: Any, most: Any, candidates: pd.Index) -> Limits | None:
         given, missing = ("max_per_group", "groups") if groups is None else ("groups", "max_per_group")
         raise DataError(f"{given} needs {missing}: the group of each item, and how many of a group a list may have")
     series = groups if isinstance(groups, pd.Series) else pd.Series(dict(groups), dtype=object)
+    if not len(series):
+        raise DataError("groups is empty: it must name the group of every candidate")
     if series.index.has_duplicates:
         raise DataError(
             f"groups: item {shown(series.index[series.index.duplicated()][0])} has two entries; give it one"

@@ -163,6 +163,12 @@ def with_rows(data: Interactions, batch: Batch) -> dict[str, Any]:
     if time is not None:
         newest = time.max() if len(time) else np.zeros((), time.dtype)
         new = np.full(len(batch), newest, dtype=time.dtype) if batch.time is None else batch.time
+        dated = [x.dtype.kind == "M" for x in (time, new)]
+        if dated[0] != dated[1]:
+            kinds = ["datetimes" if one else "numbers" for one in dated]
+            raise DataError(
+                f"time column {data.columns.time!r} holds {kinds[1]} in the new rows and {kinds[0]} in the data; convert it"
+            )
         time = np.concatenate([time, new])
     names = ("user", "item", "domain", "value")
     rows = {name: np.concatenate([getattr(data, name), getattr(batch, name)]) for name in names}

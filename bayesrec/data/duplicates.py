@@ -13,7 +13,7 @@ from scipy import sparse
 from bayesrec.data.columns import require_columns
 from bayesrec.data.frames import open_frame, read_column
 from bayesrec.data.ids import shown
-from bayesrec.data.interactions import Interactions
+from bayesrec.data.interactions import Interactions, checked_interactions
 from bayesrec.errors import DataError, DataWarning
 
 __all__ = ["cross_domain_duplicates", "drop_duplicates", "leaked_rows", "merge_duplicates"]
@@ -70,6 +70,7 @@ def cross_domain_duplicates(
       domain source_item target_item  users  jaccard
     0  sport        ball      a ball      3      1.0
     """
+    checked_interactions(data)
     _check_range(data, min_users, jaccard)
     one, many = ("item", "users") if data.shared == "users" else ("user", "items")
     entity, thing, n, m = _sides(data)

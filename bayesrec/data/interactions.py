@@ -281,6 +281,15 @@ class Interactions(Readers):
         return replace(self, **build.with_rows(self, batch))
 
 
+def checked_interactions(data: Any, name: str = "data") -> Interactions:
+    """Return the data if they are Interactions; else a TypeError that says how to make them. Internal."""
+    if isinstance(data, Interactions):
+        return data
+    raise TypeError(
+        f"{name} must be Interactions, not {type(data).__name__}; make them with br.Interactions.from_frame(frame, target=...)"
+    )
+
+
 def _frozen(array: np.ndarray) -> np.ndarray:
     """Return a read-only array that shares no memory with the table it came from."""
     if array.flags.writeable or not array.flags.owndata:

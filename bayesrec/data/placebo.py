@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bayesrec.data.interactions import Interactions
+from bayesrec.data.interactions import Interactions, checked_interactions
 from bayesrec.data.seeds import generator
 from bayesrec.errors import DataError
 
@@ -45,6 +45,7 @@ def derange_sources(data: Interactions, seed: int = 0) -> Interactions:
     >>> bool((placebo.user[source] != data.user[source]).all()), bool((placebo.item == data.item).all())
     (True, True)
     """
+    checked_interactions(data)
     if data.is_target.all():
         raise DataError("there are no source rows to derange")
     side = "user" if data.shared == "users" else "item"

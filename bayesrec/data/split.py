@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bayesrec.data.interactions import Interactions
+from bayesrec.data.interactions import Interactions, checked_interactions
 from bayesrec.data.seeds import generator
 from bayesrec.errors import DataError
 
@@ -43,6 +43,7 @@ def holdout(data: Interactions, fraction: float = 0.1, seed: int = 0) -> tuple[I
     >>> len(train), len(test)
     (64, 6)
     """
+    checked_interactions(data)
     _check_fraction(fraction)
     rng = generator(seed)
     rows = _target_rows(data)
@@ -153,6 +154,7 @@ def temporal(data: Interactions, fraction: float = 0.1) -> tuple[Interactions, I
     >>> train.time.tolist(), test.time.tolist()
     ([1, 2], [8])
     """
+    checked_interactions(data)
     _check_fraction(fraction)
     if data.time is None:
         raise DataError("temporal needs times: name the column with time=... in from_frame")
@@ -198,6 +200,7 @@ def kfold_users(
     >>> [len(test) for train, test in kfold_users(data, folds=5)]
     [6, 6, 6, 6, 6]
     """
+    checked_interactions(data)
     return kfold_among(data, _eligible(data, n_support), folds, n_support, seed)
 
 
@@ -272,12 +275,14 @@ def _count(fraction: float, size: int) -> int:
 
 def _check_fraction(fraction: float) -> None:
     """Raise a DataError unless 0 < fraction < 1."""
-    if not 0 < fraction < 1:
+    number = isinstance(fraction, int | float | np.number) and not isinstance(fraction, bool)
+    if not number or not 0 < fraction < 1:
         raise DataError(f"fraction must lie between 0 and 1, both excluded; got {fraction!r}")
 
 
 def _check_shared(data: Interactions, shared: str, use: str) -> None:
     """Raise a DataError if the other side is shared."""
+    checked_interactions(data)
     if data.shared != shared:
         raise DataError(
             f"cold_{shared} needs shared={shared!r}, these interactions share {data.shared}: use split.{use}"

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bayesrec.data import Interactions
+from bayesrec.data.interactions import checked_interactions
 from bayesrec.data.seeds import checked_seed
 from bayesrec.diagnostics.beside import INTERRUPTED, at_once, in_order, stoppable
 from bayesrec.diagnostics.folds import kfold
@@ -30,7 +31,7 @@ from bayesrec.diagnostics.sensitivity import variants
 from bayesrec.diagnostics.transfer_report import TransferReport
 from bayesrec.diagnostics.users import everyone, log_scores, user_frame
 from bayesrec.diagnostics.wording import CHOICE as CHOICE
-from bayesrec.errors import DataError, NegativeTransferWarning
+from bayesrec.errors import DataError, DataWarning, NegativeTransferWarning
 from bayesrec.inference.base import Method, fit, fit_unchecked, whole_fits
 from bayesrec.inference.progress import Progress
 from bayesrec.models import PMF
@@ -74,13 +75,15 @@ def negative_transfer(
     Raises
     ------
     DataError
-        No test rows, test rows outside the target, a seed that is no whole number of 0 or more; a user of the test rows
-        who has no row or a missing value in ``segments``.
+        No test rows, test rows outside the target, a seed that is no whole number of 0 or more; ids that are numbers in one
+        fit and text in the other; a user of the test rows who has no row or a missing value in ``segments``.
 
     Warns
     -----
     NegativeTransferWarning
         If the verdict is negative.
+    DataWarning
+        Test rows that one of the posteriors was fitted to.
 
     Examples
     --------
@@ -94,6 +97,10 @@ def negative_transfer(
     """
     seed = checked_seed(seed)
     _check_effect(min_effect)
+    for what, one in (("with_transfer", with_transfer), ("without_transfer", without_transfer)):
+        if not isinstance(one, Posterior):
+            raise TypeError(f"{what} must be a Posterior, not {type(one).__name__}; of a Stack give an arm")
+    _check_alike(with_transfer, without_transfer, test)
     scores = held_out(with_transfer, without_transfer, test)
     labels = _labels(with_transfer.model, without_transfer.model)
     return report([scores], with_transfer.data, labels, min_effect, seed, segments)
@@ -172,6 +179,15 @@ def assess_transfer(
     _check_effect(min_effect)
     if baseline is None:
         baseline = PMF(**model.common)
+    for what, one in (("model", model), ("baseline", baseline)):
+        if not isinstance(one, Model):
+            raise TypeError(f"{what} must be a Model such as br.models.PMF(), not {one!r}")
+    checked_interactions(data)
+    if not data.is_target.all() and model.view(data).is_target.all() and getattr(model, "source", None) is None:
+        raise DataError(
+            f"{model!r} uses no source rows, so there is nothing to judge; assess a model that does, such as "
+            "br.models.TransferMF()."
+        )
     if getattr(baseline, "source", None) is not None:
         raise DataError(
             "the baseline must not see the source, and this one has a source prior; leave baseline out for PMF."
@@ -237,6 +253,30 @@ def _check_effect(min_effect: Any) -> None:
     number = isinstance(min_effect, (int, float, np.integer, np.floating)) and not isinstance(min_effect, bool)
     if not number or not 0.0 <= min_effect < np.inf:
         raise DataError(f"min_effect must be a number of nats a row, 0 or more, not {min_effect!r}")
+
+
+def _check_alike(arm: Posterior, bare: Posterior, test: Any) -> None:
+    """Refuse fits with ids of different types, and warn of test rows that one of them was fitted to."""
+    numbers = [pd.api.types.is_integer_dtype(posterior.data.users.ids.dtype) for posterior in (arm, bare)]
+    if numbers[0] != numbers[1]:
+        kinds = ["numbers" if one else "text" for one in numbers]
+        raise DataError(
+            f"{arm.data.entity}s are {kinds[0]} in one fit and {kinds[1]} in the other: what one knows is unknown to the other. "
+            "Fit both to the same table."
+        )
+    for posterior in (arm, bare):
+        data, batch = posterior.data, posterior.data.encode(test)
+        mine, known = data.is_target, (batch.user >= 0) & (batch.item >= 0)
+        pairs = data.user[mine] * data.n_items + data.item[mine]
+        seen = np.flatnonzero(known & np.isin(batch.user * data.n_items + batch.item, pairs))
+        if seen.size:
+            warnings.warn(
+                f"{seen.size} of {len(batch)} test rows (the first: row {seen[0]}) were in a fit; the verdict needs rows that "
+                "neither has seen.",
+                DataWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def _labels(model: Model, baseline: Model) -> tuple[str, str]:

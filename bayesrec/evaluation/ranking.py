@@ -14,6 +14,7 @@ from bayesrec.baselines import Baseline, popularity
 from bayesrec.data import Interactions
 from bayesrec.data.columns import nearest
 from bayesrec.data.ids import shown
+from bayesrec.data.interactions import checked_interactions
 from bayesrec.diagnostics import Stack
 from bayesrec.errors import DataError, DataWarning
 from bayesrec.evaluation.candidates import Candidates
@@ -166,6 +167,7 @@ def evaluate_ranking(
     >>> result.difference("item bias", "by id").columns.tolist()
     ['metric', 'difference', 'se']
     """
+    checked_interactions(train, "train")
     if train.columns.swapped:
         raise DataError("train is transposed; give the table as it was before .transposed()")
     models = _named(scorers)

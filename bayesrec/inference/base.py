@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ import torch
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
 from bayesrec.data.frames import open_frame
+from bayesrec.data.interactions import checked_interactions
 from bayesrec.data.seeds import checked_seed
 from bayesrec.errors import ConvergenceWarning, DataError, UnsupportedMethodError
 from bayesrec.models.base import Batch, Model, Schema
@@ -25,14 +27,18 @@ from bayesrec.posterior.arviz import axes, row_axis
 
 __all__ = ["Method", "fit", "fit_unchecked", "sample_prior"]
 
+ALONE = threading.RLock()
+
 
 class Method(ABC):
     """How to get from a model and data to draws: a frozen config value with one ``run``. Provisional.
 
-    ``approximates`` says that draws come from an approximation about one point in each chain.
+    ``approximates`` says that draws come from an approximation about one point in each chain; ``alone`` that fits in several
+    threads wait for one another, since Pyro has one stack of handlers for all of them.
     """
 
     approximates: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
 
     @abstractmethod
     def run(
@@ -159,7 +165,9 @@ def fit(
     more: dict[str, Any] = (
         {} if device == "cpu" and watch is None else {"device": device, "watch": _watched_rows(view, watch)}
     )
-    posterior = method.run(model.of_people, view, Schema.of(view, model.likelihood), seed, progress, checkpoint, **more)
+    schema = Schema.of(view, model.likelihood)
+    with ALONE if method.alone else nullcontext():
+        posterior = method.run(model.of_people, view, schema, seed, progress, checkpoint, **more)
     return met_by_ratings(posterior, model, seed)
 
 
@@ -229,6 +237,7 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
     if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 1:
         raise DataError(f"draws must be at least 1, not {draws!r}; give a whole number")
     seed = checked_seed(seed)
+    checked_interactions(data)
     view = _view(model, data)
     model = model.bound(view, data).of_people
     model.check(view)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyro
@@ -54,6 +54,8 @@ class NUTS(Method):
     >>> NUTS(draws=100).warmup
     300
     """
+
+    alone: ClassVar[bool] = True
 
     draws: int = 300
     warmup: int = 300

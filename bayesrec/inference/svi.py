@@ -76,6 +76,7 @@ class SVI(Method):
     """
 
     approximates: ClassVar[bool] = True
+    alone: ClassVar[bool] = True
 
     steps: int = 1000
     batch_size: int | None = None

@@ -71,7 +71,13 @@ class Gaussian(RealValued):
 
     def units(self, values: list[np.ndarray]) -> list[Units]:
         """Mean and sd of the ratings; a domain without spread gets unit scale."""
-        return [Units(float(x.mean()), float(x.std()) or 1.0) if len(x) else Units() for x in values]
+        with np.errstate(over="ignore", invalid="ignore"):
+            units = [Units(float(x.mean()), float(x.std()) or 1.0) if len(x) else Units() for x in values]
+        for x, one in zip(values, units, strict=True):
+            if not np.isfinite([one.center, one.scale]).all():
+                largest = x[np.abs(x).argmax()]
+                raise DataError(f"ratings such as {largest:g} are too large for their sd to be a number; rescale them")
+        return units
 
     def distribution(self, eta: Tensor, latents: Latents, batch: Any) -> dist.TorchDistribution:
         """Return ``Normal(eta, scale)`` over the rows of the batch."""

@@ -16,6 +16,7 @@ from bayesrec import conjugate
 from bayesrec.blocks import Block, State
 from bayesrec.conjugate import Table
 from bayesrec.distributions import half_t
+from bayesrec.errors import DataError
 from bayesrec.likelihoods.base import Fitted, Latents, Likelihood
 
 __all__ = ["CHUNKS", "NoisyResponse", "in_chunks"]
@@ -49,6 +50,10 @@ class NoisyResponse(Likelihood):
 
     user_noise: bool = True
     learned: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.user_noise, bool):
+            raise DataError(f"user_noise must be True or False, not {self.user_noise!r}")
 
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:

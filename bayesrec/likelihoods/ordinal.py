@@ -63,6 +63,7 @@ class Ordinal(NoisyResponse):
     learned: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.levels is None:
             return
         try:

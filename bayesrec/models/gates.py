@@ -12,6 +12,8 @@ from bayesrec.models.base import Informants
 
 __all__ = ["informants", "source_precision"]
 
+SURE = 1e-8  # a rate in float32 may be 0 or 1
+
 
 def informants(
     state: State,
@@ -41,6 +43,7 @@ def informants(
     source = np.empty((len(configurations), n_users, size, size))
     means = np.empty((len(configurations), n_users, size))
     log_chance, evidence = np.zeros((2, len(configurations), n_users))
+    off = np.clip(state.get("gate", np.zeros(n_sources)), SURE, 1.0 - SURE)
     for c, on in enumerate(configurations):
         v_src = np.broadcast_to(state["user_cov"], (n_users, size, size)).copy()
         mean = np.broadcast_to(state["user_mean"], (n_users, size)).copy()
@@ -48,7 +51,7 @@ def informants(
             v_src += own[k] if on[k] else pop[k]
             mean += shift[k] if on[k] else 0.0
             if gate:
-                log_chance[c] += np.log1p(-state["gate"][k]) if on[k] else np.log(state["gate"][k])
+                log_chance[c] += np.log1p(-off[k]) if on[k] else np.log(off[k])
         same = np.all([~known[k] | (not on[k]) for k in range(n_sources)], axis=0)
         source[c] = np.where(same[:, None, None], 0.0, np.linalg.inv(v_src) - population)
         means[c] = np.where(same[:, None], state["user_mean"], mean)

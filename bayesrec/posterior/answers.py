@@ -29,7 +29,8 @@ def predict(posterior: Posterior, frame: Any, level: float) -> Any:
 
 def described(posterior: Posterior, codes: tuple[np.ndarray, ...], level: float) -> dict[str, np.ndarray]:
     """The same of users, items and domains by their codes (row,): mean, sd, lower and upper (row,)."""
-    if not 0.0 < level < 1.0:
+    number = isinstance(level, (int, float, np.number)) and not isinstance(level, bool)
+    if not number or not 0.0 < level < 1.0:
         raise DataError(f"level must lie strictly between 0 and 1, not {level!r}")
     posterior.require_draws("predict")
     out = np.empty((4, len(codes[0])))

@@ -75,7 +75,8 @@ def unpack(value: Any, known: Mapping[str, type], folder: Path) -> Any:
 
 def save(posterior: Posterior, path: str | Path, data: bool) -> Path:
     """Write to a folder beside ``path`` and move it into place at the end; see :meth:`Posterior.save`."""
-    path = Path(path)
+    given = Path(path)
+    path = given.resolve() if given.is_symlink() else given  # a link goes on to name the place
     if path.exists() and not (path / META).exists() and (path.is_file() or any(path.iterdir())):
         raise DataError(f"{str(path)!r} exists and is not a saved posterior; it is left alone. Choose another path.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,7 @@ def save(posterior: Posterior, path: str | Path, data: bool) -> Path:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    return path
+    return given
 
 
 def _write(posterior: Posterior, folder: Path, keep_data: bool) -> None:

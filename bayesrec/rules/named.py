@@ -100,6 +100,6 @@ def by_name(rule: str | Rule) -> Rule:
     """
     if callable(rule):
         return rule
-    if rule not in NAMED:
+    if not isinstance(rule, str) or rule not in NAMED:
         raise DataError(f"unknown rule {rule!r}; known: {', '.join(NAMED)}, or a function of (draws, rng)")
     return NAMED[rule]()
