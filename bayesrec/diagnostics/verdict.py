@@ -100,8 +100,9 @@ def negative_transfer(
     for what, one in (("with_transfer", with_transfer), ("without_transfer", without_transfer)):
         if not isinstance(one, Posterior):
             raise TypeError(f"{what} must be a Posterior, not {type(one).__name__}; of a Stack give an arm")
-    _check_alike(with_transfer, without_transfer, test)
+    _check_ids(with_transfer, without_transfer)
     scores = held_out(with_transfer, without_transfer, test)
+    _warn_of_seen((with_transfer, without_transfer), test)
     labels = _labels(with_transfer.model, without_transfer.model)
     return report([scores], with_transfer.data, labels, min_effect, seed, segments)
 
@@ -255,8 +256,8 @@ def _check_effect(min_effect: Any) -> None:
         raise DataError(f"min_effect must be a number of nats a row, 0 or more, not {min_effect!r}")
 
 
-def _check_alike(arm: Posterior, bare: Posterior, test: Any) -> None:
-    """Refuse fits with ids of different types, and warn of test rows that one of them was fitted to."""
+def _check_ids(arm: Posterior, bare: Posterior) -> None:
+    """Refuse fits with ids of different types."""
     numbers = [pd.api.types.is_integer_dtype(posterior.data.users.ids.dtype) for posterior in (arm, bare)]
     if numbers[0] != numbers[1]:
         kinds = ["numbers" if one else "text" for one in numbers]
@@ -264,7 +265,11 @@ def _check_alike(arm: Posterior, bare: Posterior, test: Any) -> None:
             f"{arm.data.entity}s are {kinds[0]} in one fit and {kinds[1]} in the other: what one knows is unknown to the other. "
             "Fit both to the same table."
         )
-    for posterior in (arm, bare):
+
+
+def _warn_of_seen(fits: tuple[Posterior, Posterior], test: Any) -> None:
+    """Warn of test rows that one of the posteriors was fitted to."""
+    for posterior in fits:
         data, batch = posterior.data, posterior.data.encode(test)
         mine, known = data.is_target, (batch.user >= 0) & (batch.item >= 0)
         pairs = data.user[mine] * data.n_items + data.item[mine]

@@ -52,8 +52,9 @@ class NoisyResponse(Likelihood):
     learned: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.user_noise, bool):
+        if not isinstance(self.user_noise, (bool, np.bool_)):
             raise DataError(f"user_noise must be True or False, not {self.user_noise!r}")
+        object.__setattr__(self, "user_noise", bool(self.user_noise))
 
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:

@@ -25,8 +25,9 @@ def check(model: Any) -> None:
     for name, known in NAMES.items():
         if getattr(model, name) not in known:
             raise DataError(f"{name} must be one of {', '.join(map(repr, known))}, not {getattr(model, name)!r}")
-    if not isinstance(model.gate, bool):
+    if not isinstance(model.gate, (bool, np.bool_)):
         raise DataError(f"gate must be True or False, not {model.gate!r}")
+    object.__setattr__(model, "gate", bool(model.gate))
     object.__setattr__(model, "shrinkage", _positive("shrinkage", model.shrinkage))
     if not isinstance(model.gate_prior, (tuple, list)) or len(model.gate_prior) != 2:
         raise DataError(f"gate_prior must be two numbers above 0, not {model.gate_prior!r}")
