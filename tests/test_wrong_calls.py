@@ -141,6 +141,13 @@ def test_questions_to_somebody_whose_ratings_were_not_saved(fits, tmp_path):
     assert len(br.next_question(without, 999, n=2)) == 2
 
 
+def test_a_checkpoint_in_a_file(data, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(DataError, match=r"checkpoint must name a folder, and .*notes' is a file"):
+        br.fit(br.models.PMF(rank=1), data, METHOD, progress=False, checkpoint=tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_a_link_goes_on_to_name_the_saved_model(fits, tmp_path):
     (tmp_path / "link").symlink_to("real")
     for model in fits[:2]:  # the place is made, then another model takes its place

@@ -157,6 +157,8 @@ def fit(
             raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}.{hint}")
     seed = checked_seed(seed)
     _check_device(device)
+    if checkpoint is not None and Path(checkpoint).is_file():
+        raise DataError(f"checkpoint must name a folder, and {str(checkpoint)!r} is a file; name another place")
     view = _view(model, data)
     model = model.bound(view, data)
     model.check(view)
