@@ -93,6 +93,8 @@ def recommend(
     >>> br.recommend(posterior, [3], n=2)["rank"].tolist()
     [1, 2]
     """
+    if not isinstance(posterior, (Posterior, Stack)):
+        raise TypeError(f"recommend takes what br.fit or br.stack gave, not {type(posterior).__name__}")
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise DataError(f"n must be a whole number of at least 1, not {n!r}")
     rule, data = by_name(by), posterior.data

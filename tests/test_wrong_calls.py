@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 import bayesrec as br
-from bayesrec.errors import DataError, DataWarning, NotFittedError
+from bayesrec.errors import DataError, NotFittedError
 
 METHOD = br.Gibbs(draws=8, warmup=8, chains=4, threads=1)
 
@@ -63,9 +64,8 @@ def test_a_fraction_that_is_no_number(fraction, data):
 def test_a_verdict_on_rows_that_were_fitted(fits):
     arm, bare, train, test = fits
     both = train.mask(train.is_target).to_frame().head(7)
-    with pytest.warns(DataWarning, match=r"7 of 7 test rows \(the first: row 0\) were in a fit"):
-        br.negative_transfer(arm, bare, both)
-    br.negative_transfer(arm, bare, test)  # warnings are errors here
+    assert "But 7 of 7 test rows were in a fit" in br.negative_transfer(arm, bare, both).reason
+    assert "in a fit" not in br.negative_transfer(arm, bare, test).reason
 
 
 def test_a_verdict_on_fits_that_do_not_know_the_same_ids(fits, frame):
@@ -89,6 +89,25 @@ def test_what_takes_a_posterior_says_so(frame):
     for call in (lambda: br.source_weight(None, frame), lambda: br.relevance(None)):
         with pytest.raises(TypeError, match="takes a Posterior, not NoneType"):
             call()
+    with pytest.raises(TypeError, match=r"recommend takes what br\.fit or br\.stack gave, not PMF"):
+        br.recommend(br.models.PMF(rank=1), [0])
+
+
+def test_interactions_are_frozen(data):
+    for name in ("target", "sources", "shared", "n_users", "mine"):
+        with pytest.raises(dataclasses.FrozenInstanceError, match=f"cannot assign to field '{name}'"):
+            setattr(data, name, 3)
+
+
+@pytest.mark.parametrize("by", ["mean", "ucb", "thompson"])
+def test_lists_of_ratings_far_from_zero(by, fits):
+    """The same draws around another centre, where float32 has steps of 128, give the same lists, of one and of many."""
+    near = fits[0]
+    far = dataclasses.replace(near, schema=dataclasses.replace(near.schema, center=near.schema.center + 2.0**30))
+    for users in ([3], range(20)):
+        one, two = (br.recommend(posterior, users, n=3, by=by, explain=False) for posterior in (near, far))
+        assert two["item"].tolist() == one["item"].tolist()
+        np.testing.assert_allclose(two["score"] - 2.0**30, one["score"], atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [br.Gaussian, br.Ordinal, br.Bernoulli, br.Poisson, br.StudentT])

@@ -18,7 +18,7 @@ from bayesrec.data.vocabulary import Vocabulary
 from bayesrec.errors import DataError
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Interactions(Readers):
     """Rows (user, item, domain, value[, time]) as codes, with the vocabularies of their ids. Stable.
 

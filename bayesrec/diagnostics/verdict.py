@@ -31,7 +31,7 @@ from bayesrec.diagnostics.sensitivity import variants
 from bayesrec.diagnostics.transfer_report import TransferReport
 from bayesrec.diagnostics.users import everyone, log_scores, user_frame
 from bayesrec.diagnostics.wording import CHOICE as CHOICE
-from bayesrec.errors import DataError, DataWarning, NegativeTransferWarning
+from bayesrec.errors import DataError, NegativeTransferWarning
 from bayesrec.inference.base import Method, fit, fit_unchecked, whole_fits
 from bayesrec.inference.progress import Progress
 from bayesrec.models import PMF
@@ -59,7 +59,7 @@ def negative_transfer(
     ----------
     with_transfer, without_transfer : Posterior
     test : DataFrame or Interactions
-        Target rows that neither posterior was fitted to.
+        Target rows that neither posterior was fitted to; the reason of the verdict says so if one was.
     min_effect : float
         Smallest mean difference a row, in nats, worth a verdict.
     seed : int
@@ -82,8 +82,6 @@ def negative_transfer(
     -----
     NegativeTransferWarning
         If the verdict is negative.
-    DataWarning
-        Test rows that one of the posteriors was fitted to.
 
     Examples
     --------
@@ -102,9 +100,9 @@ def negative_transfer(
             raise TypeError(f"{what} must be a Posterior, not {type(one).__name__}; of a Stack give an arm")
     _check_ids(with_transfer, without_transfer)
     scores = held_out(with_transfer, without_transfer, test)
-    _warn_of_seen((with_transfer, without_transfer), test)
     labels = _labels(with_transfer.model, without_transfer.model)
-    return report([scores], with_transfer.data, labels, min_effect, seed, segments)
+    found = report([scores], with_transfer.data, labels, min_effect, seed, segments)
+    return replace(found, reason=found.reason + _seen((with_transfer, without_transfer), test))
 
 
 def assess_transfer(
@@ -267,21 +265,18 @@ def _check_ids(arm: Posterior, bare: Posterior) -> None:
         )
 
 
-def _warn_of_seen(fits: tuple[Posterior, Posterior], test: Any) -> None:
-    """Warn of test rows that one of the posteriors was fitted to."""
+def _seen(fits: tuple[Posterior, Posterior], test: Any) -> str:
+    """What the reason adds if one of the posteriors was fitted to test rows."""
     for posterior in fits:
         data, batch = posterior.data, posterior.data.encode(test)
         mine, known = data.is_target, (batch.user >= 0) & (batch.item >= 0)
         pairs = data.user[mine] * data.n_items + data.item[mine]
-        seen = np.flatnonzero(known & np.isin(batch.user * data.n_items + batch.item, pairs))
-        if seen.size:
-            warnings.warn(
-                f"{seen.size} of {len(batch)} test rows (the first: row {seen[0]}) were in a fit; the verdict needs rows that "
-                "neither has seen.",
-                DataWarning,
-                stacklevel=3,
+        n = int((known & np.isin(batch.user * data.n_items + batch.item, pairs)).sum())
+        if n:
+            return (
+                f" But {n:,} of {len(batch):,} test rows were in a fit, and a verdict needs rows that neither has seen."
             )
-            return
+    return ""
 
 
 def _labels(model: Model, baseline: Model) -> tuple[str, str]:

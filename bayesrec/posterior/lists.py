@@ -107,7 +107,7 @@ class ExpectedRatings:
         ``rng_of`` gives the generator of the user at a place. An array may be written over at the next user.
         """
         units = self.posterior.schema.units[-1]
-        scale, center = np.float32(units.scale), np.float32(units.center)
+        scale, center = np.float32(1.0), np.float32(0.0)  # in sds: ratings far from 0 have no digits left in float32
         out = np.empty((QUICK, self.width), dtype=np.float32)
         for start in range(0, len(users), QUICK):
             part = users[start : start + QUICK]
@@ -128,7 +128,7 @@ class ExpectedRatings:
                         self.stranger = self.posterior.expected(-1, self.items)
                     yield rule(self.stranger[:, None, :], rng_of(start + row))[0]
                 else:
-                    yield out[row, : len(self.items)]
+                    yield out[row, : len(self.items)].astype(np.float64) * units.scale + units.center
 
     def _moments(self, vectors: np.ndarray, width: np.float32, scale: np.float32, center: np.float32) -> np.ndarray:
         """Mean plus ``width`` sds (user, item) of users (draw, user, R)."""
