@@ -110,7 +110,7 @@ def test_wrong_types():
     data = interactions()
     with pytest.raises(TypeError, match=r"model must be a Model, not <class.*Call it: br\.models\.PMF\(rank=8\)"):
         br.fit(PMF, data, SHORT)
-    with pytest.raises(TypeError, match="data must be a Interactions"):
+    with pytest.raises(TypeError, match="data must be Interactions, not DataFrame"):
         br.fit(PMF(), data.to_frame(), SHORT)
     with pytest.raises(TypeError, match="method must be a Method"):
         br.fit(PMF(), data, br.Gibbs)

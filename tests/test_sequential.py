@@ -153,6 +153,18 @@ def test_a_sequential_posterior_is_a_posterior(target, prior, tmp_path):
     assert np.corrcoef(svi.predict(target)["mean"], posterior.predict(target)["mean"])[0, 1] > 0.9
 
 
+def test_the_source_of_a_prior_cannot_be_predicted(target, prior, frame):
+    """The fit knows no item there: every answer would be that of the population."""
+    posterior = br.fit(br.models.TransferMF(rank=RANK, source=prior), target, METHOD, progress=False)
+    rows = frame.sort_values("domain", ascending=False).head(2000)  # target first
+    first = int((rows["domain"] == "target").sum())
+    for call in (posterior.predict, posterior.log_score):
+        with pytest.raises(
+            DataError, match=f"row {first} belongs to 'source', of which this fit has a source prior and no"
+        ):
+            call(rows)
+
+
 def test_the_gain_vanishes_where_the_prior_is_of_others(target, prior, frame):
     """The ids of the prior deranged: the gate closes, and nobody is predicted worse than without the source."""
     shuffled = SourcePrior(prior.name, np.roll(prior.users.to_numpy(), 7), prior.mean, prior.cov)

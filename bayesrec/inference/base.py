@@ -70,13 +70,13 @@ def whole_fits(message: str) -> Iterator[None]:
 
 def needs_gibbs(method: Method, checkpoint: Any, device: str, watch: Any) -> None:
     """Refuse those of these options of ``fit`` that are given."""
-    for name, given in (
-        ("checkpoint", checkpoint is not None),
-        ("watch", watch is not None),
-        ("device", device != "cpu"),
+    for name, given, others in (
+        ("checkpoint", checkpoint is not None, "Gibbs, SVI and VMP"),
+        ("watch", watch is not None, "Gibbs, SVI and VMP"),
+        ("device", device != "cpu", "Gibbs and SVI"),
     ):
         if given:
-            raise UnsupportedMethodError(f"{type(method).__name__} cannot use fit({name}=...) so far; Gibbs can.")
+            raise UnsupportedMethodError(f"{type(method).__name__} cannot use fit({name}=...) so far; {others} can.")
 
 
 def whole_number(method: Method, name: str, least: int) -> int:
@@ -153,6 +153,8 @@ def fit(
     """
     for value, kind, name in ((model, Model, "model"), (data, Interactions, "data"), (method, Method, "method")):
         if not isinstance(value, kind):
+            if name == "data":
+                checked_interactions(value)
             hint = " Call it: br.models.PMF(rank=8)." if name == "model" and isinstance(value, type) else ""
             raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}.{hint}")
     seed = checked_seed(seed)
@@ -178,7 +180,9 @@ def _check_device(device: Any) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise UnsupportedMethodError(f"device {device!r} cannot be used: {reason} 'cpu' always can.") from error
+        raise UnsupportedMethodError(
+            f"device {device!r} cannot be used: {reason.rstrip('.')}. 'cpu' always can."
+        ) from error
 
 
 def _watched_rows(view: Interactions, rows: Any) -> Rows | None:

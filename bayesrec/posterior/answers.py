@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from scipy.special import logsumexp
 
+from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import DataError
 from bayesrec.likelihoods.predicted import Levels, Predicted
 from bayesrec.models.base import Batch
@@ -21,9 +22,22 @@ if TYPE_CHECKING:
 __all__ = ["described", "draw", "expected", "log_likelihood", "predict", "predict_proba", "scores"]
 
 
+def _encoded(posterior: Posterior, frame: Any, need_value: bool = False) -> Rows:
+    """The rows of a table in the codes of the posterior; refused if they belong to a domain of which there is a prior alone."""
+    batch = posterior.data.encode(frame, need_value=need_value)
+    prior = getattr(posterior.model, "source", None)
+    outside = np.flatnonzero(batch.domain != posterior.schema.n_domains - 1)
+    if prior is not None and outside.size:
+        raise DataError(
+            f"row {outside[0]} belongs to {prior.name!r}, of which this fit has a source prior and no ratings: only the target "
+            f"{posterior.data.target!r} can be predicted."
+        )
+    return batch
+
+
 def predict(posterior: Posterior, frame: Any, level: float) -> Any:
     """Moments and central intervals of new ratings."""
-    batch = posterior.data.encode(frame)
+    batch = _encoded(posterior, frame)
     return batch.answer(described(posterior, (batch.user, batch.item, batch.domain), level))
 
 
@@ -44,7 +58,7 @@ def described(posterior: Posterior, codes: tuple[np.ndarray, ...], level: float)
 def predict_proba(posterior: Posterior, frame: Any) -> Any:
     """Probabilities of levels."""
     posterior.require_draws("predict_proba")
-    batch = posterior.data.encode(frame)
+    batch = _encoded(posterior, frame)
     units = posterior.schema.units
     known = [units[d].levels for d in np.unique(batch.domain)]
     if any(levels is None for levels in known):
@@ -66,7 +80,7 @@ def scores(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log predictive densities by chain, and of the rows of a user together; ``look`` sees all laws on the way."""
     posterior.require_draws("log_score")
-    batch = posterior.data.encode(frame, need_value=True)
+    batch = _encoded(posterior, frame, need_value=True)
     value = np.asarray(batch.value)
     user, ids = pd.factorize(batch.user_id)
     total = np.zeros((len(ids), posterior.n_chains * posterior.n_draws))
