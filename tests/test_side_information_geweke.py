@@ -31,7 +31,7 @@ import bayesrec as br
 from bayesrec.models import features as side
 from bayesrec.models.base import Schema
 
-N = 1000
+N = 2000
 MODELS = {
     "PMF": (br.models.PMF(rank=RANK, features=True, likelihood=PLAIN), 0),
     "CollectiveMF": (br.models.CollectiveMF(rank=RANK, features=True, likelihood=PLAIN), 1),
