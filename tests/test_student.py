@@ -254,7 +254,7 @@ def test_degrees_of_freedom(dof):
 
 
 def test_a_number_in_the_place_of_user_noise():
-    with pytest.raises(DataError, match="user_noise must be True or False, not 4"):
+    with pytest.raises(DataError, match=r"user_noise must be True or False, not 4\.0; give other options by name"):
         br.StudentT(4.0)
 
 

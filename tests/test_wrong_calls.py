@@ -79,9 +79,11 @@ def test_a_verdict_on_fits_that_do_not_know_the_same_ids(fits, frame):
 def test_a_verdict_on_what_is_no_transfer(data, fits):
     with pytest.raises(DataError, match="uses no source rows, so there is nothing to judge"):
         br.assess_transfer(br.models.PMF(rank=1), data, METHOD)
+    with pytest.raises(TypeError, match=r"model must be a Model such as .*not 'pmf'"):
+        br.assess_transfer("pmf", data, METHOD)
     with pytest.raises(TypeError, match=r"baseline must be a Model such as .*not 'pmf'"):
         br.assess_transfer(br.models.TransferMF(rank=1), data, METHOD, baseline="pmf")
-    with pytest.raises(TypeError, match="without_transfer must be a Posterior, not NoneType"):
+    with pytest.raises(TypeError, match="negative_transfer takes a Posterior, not NoneType"):
         br.negative_transfer(fits[0], None, fits[3])
 
 

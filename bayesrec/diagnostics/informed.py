@@ -15,7 +15,7 @@ from bayesrec.errors import DataError, UnsupportedMethodError
 from bayesrec.models.base import Informants
 from bayesrec.posterior import Posterior
 
-__all__ = ["Informed", "checked_draws", "informed", "popularity", "spread_out", "target_rows"]
+__all__ = ["Informed", "checked_draws", "informed", "needs_posterior", "popularity", "spread_out", "target_rows"]
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -60,6 +60,12 @@ class Informed:
         out = self.vectors(item)
         out[:, 0] = 1.0
         return out
+
+
+def needs_posterior(posterior: Any, what: str, otherwise: str) -> None:
+    """Refuse a stack, a model or nothing where a posterior is needed."""
+    if not isinstance(posterior, Posterior):
+        raise TypeError(f"{what} takes a Posterior, not {type(posterior).__name__}; {otherwise}")
 
 
 def checked_draws(draws: Any) -> int:

@@ -21,6 +21,7 @@ from bayesrec.diagnostics.folds import kfold
 from bayesrec.diagnostics.heldout import HeldOut as HeldOut
 from bayesrec.diagnostics.heldout import held_out
 from bayesrec.diagnostics.heldout import regime_of as regime_of
+from bayesrec.diagnostics.informed import needs_posterior
 from bayesrec.diagnostics.judge import LEAST_CHAINS, Judgement, sampler_variance
 from bayesrec.diagnostics.judge import judge as _judge
 from bayesrec.diagnostics.measures import measures
@@ -95,9 +96,8 @@ def negative_transfer(
     """
     seed = checked_seed(seed)
     _check_effect(min_effect)
-    for what, one in (("with_transfer", with_transfer), ("without_transfer", without_transfer)):
-        if not isinstance(one, Posterior):
-            raise TypeError(f"{what} must be a Posterior, not {type(one).__name__}; of a Stack give an arm")
+    for one in (with_transfer, without_transfer):
+        needs_posterior(one, "negative_transfer", "of a stack give it an arm")
     _check_ids(with_transfer, without_transfer)
     scores = held_out(with_transfer, without_transfer, test)
     labels = _labels(with_transfer.model, without_transfer.model)
@@ -176,12 +176,12 @@ def assess_transfer(
     """
     seed = checked_seed(seed)
     _check_effect(min_effect)
+    checked_interactions(data)
+    for what, one in (("model", model), ("baseline", baseline)):
+        if not isinstance(one, Model) and (one is not None or what == "model"):
+            raise TypeError(f"{what} must be a Model such as br.models.TransferMF(), not {one!r}")
     if baseline is None:
         baseline = PMF(**model.common)
-    for what, one in (("model", model), ("baseline", baseline)):
-        if not isinstance(one, Model):
-            raise TypeError(f"{what} must be a Model such as br.models.PMF(), not {one!r}")
-    checked_interactions(data)
     if not data.is_target.all() and model.view(data).is_target.all() and getattr(model, "source", None) is None:
         raise DataError(
             f"{model!r} uses no source rows, so there is nothing to judge; assess a model that does, such as "

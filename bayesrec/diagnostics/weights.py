@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bayesrec.data.frames import make_frame
-from bayesrec.diagnostics.informed import Informed, checked_draws, informed, spread_out, target_rows
+from bayesrec.diagnostics.informed import Informed, checked_draws, informed, needs_posterior, spread_out, target_rows
 from bayesrec.posterior import Posterior
 
 __all__ = ["relevance", "source_weight"]
@@ -60,7 +60,7 @@ def source_weight(posterior: Posterior, frame: Any, draws: int = 100, *, by_sour
     >>> bool(((weights.source + weights.population + weights.target - 1).abs() < 1e-9).all())
     True
     """
-    _check_posterior(posterior, "source_weight", "stack.source_weight(frame) weighs its arms")
+    needs_posterior(posterior, "source_weight", "stack.source_weight(frame) weighs its arms")
     places = spread_out(posterior, checked_draws(draws))
     posterior.require_data("source_weight")
     batch = target_rows(posterior, frame, "source weights are of predictions")
@@ -111,7 +111,7 @@ def relevance(posterior: Posterior, draws: int = 100) -> Any:
     >>> br.relevance(posterior).columns.tolist()
     ['user', 'domain', 'n', 'relevance']
     """
-    _check_posterior(posterior, "relevance", "of a stack give it an arm")
+    needs_posterior(posterior, "relevance", "of a stack give it an arm")
     places = spread_out(posterior, checked_draws(draws))
     posterior.require_data("relevance")
     data = posterior.data
@@ -130,11 +130,6 @@ def relevance(posterior: Posterior, draws: int = 100) -> Any:
         "relevance": mean[source, user],
     }
     return make_frame(table, data.layout.backend, {name: data.layout.domain_dtype})
-
-
-def _check_posterior(posterior: Any, what: str, otherwise: str) -> None:
-    if not isinstance(posterior, Posterior):
-        raise TypeError(f"{what} takes a Posterior, not {type(posterior).__name__}; {otherwise}")
 
 
 def _weights(one: Informed, user: np.ndarray, vectors: np.ndarray) -> np.ndarray:

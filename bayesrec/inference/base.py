@@ -27,7 +27,7 @@ from bayesrec.posterior.arviz import axes, row_axis
 
 __all__ = ["Method", "fit", "fit_unchecked", "sample_prior"]
 
-ALONE = threading.RLock()
+ALONE = threading.RLock()  # who uses Pyro has it
 
 
 class Method(ABC):
@@ -252,7 +252,7 @@ def sample_prior(model: Model, data: Interactions, draws: int = 500, seed: int =
     codes = Batch(*(torch.from_numpy(np.array(x)) for x in (rows.user, rows.item, rows.domain)))
     sites: dict[str, list[np.ndarray]] = {name: [] for name in model.dims}
     ratings = []
-    with torch.random.fork_rng(devices=[]), pyro.poutine.block():
+    with ALONE, torch.random.fork_rng(devices=[]), pyro.poutine.block():
         torch.manual_seed(seed)
         for _ in range(draws):
             latents = model.prior(schema)

@@ -53,7 +53,7 @@ class NoisyResponse(Likelihood):
 
     def __post_init__(self) -> None:
         if not isinstance(self.user_noise, (bool, np.bool_)):
-            raise DataError(f"user_noise must be True or False, not {self.user_noise!r}")
+            raise DataError(f"user_noise must be True or False, not {self.user_noise!r}; give other options by name")
         object.__setattr__(self, "user_noise", bool(self.user_noise))
 
     @property

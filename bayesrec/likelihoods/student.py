@@ -53,10 +53,7 @@ class StudentT(RealValued):
     dof: float = 4.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.user_noise, bool):
-            raise DataError(
-                f"user_noise must be True or False, not {self.user_noise!r}; name the other: StudentT(dof=4)"
-            )
+        super().__post_init__()
         number = isinstance(self.dof, (int, float, np.integer, np.floating)) and not isinstance(self.dof, bool)
         if not number or not 2.0 < self.dof < np.inf:
             raise DataError(

@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from scipy.special import logsumexp
 
-from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import DataError
 from bayesrec.likelihoods.predicted import Levels, Predicted
 from bayesrec.models.base import Batch
 from bayesrec.posterior import predictive
 
 if TYPE_CHECKING:
+    from bayesrec.data.batch import Batch as Rows
     from bayesrec.posterior.posterior import Posterior
 
 __all__ = ["described", "draw", "expected", "log_likelihood", "predict", "predict_proba", "scores"]

@@ -107,7 +107,6 @@ class ExpectedRatings:
         ``rng_of`` gives the generator of the user at a place. An array may be written over at the next user.
         """
         units = self.posterior.schema.units[-1]
-        scale, center = np.float32(1.0), np.float32(0.0)  # in sds: ratings far from 0 have no digits left in float32
         out = np.empty((QUICK, self.width), dtype=np.float32)
         for start in range(0, len(users), QUICK):
             part = users[start : start + QUICK]
@@ -115,13 +114,13 @@ class ExpectedRatings:
             if len(known):
                 vectors = self._vectors(known, of_items=False)
                 if hasattr(rule, "width"):
-                    found = self._moments(vectors, np.float32(rule.width), scale, center)
+                    found = self._moments(vectors, np.float32(rule.width))
                     out[place, : found.shape[1]] = found
                 else:
                     for row, mine in zip(place.tolist(), vectors.transpose(1, 0, 2), strict=True):
                         s = int(rule.drawn(rng_of(start + row), self.n_draws, 1)[0])  # type: ignore[attr-defined]
                         items = self.straight[s, self.items].T if self.turned is None else self.turned[s]
-                        topn.one_draw(mine[s], np.ascontiguousarray(items), scale, center, out[row, : items.shape[1]])
+                        topn.one_draw(mine[s], np.ascontiguousarray(items), out[row, : items.shape[1]])
             for row, user in enumerate(part):
                 if user < 0:
                     if self.stranger is None:
@@ -130,25 +129,25 @@ class ExpectedRatings:
                 else:
                     yield out[row, : len(self.items)].astype(np.float64) * units.scale + units.center
 
-    def _moments(self, vectors: np.ndarray, width: np.float32, scale: np.float32, center: np.float32) -> np.ndarray:
-        """Mean plus ``width`` sds (user, item) of users (draw, user, R)."""
+    def _moments(self, vectors: np.ndarray, width: np.float32) -> np.ndarray:
+        """Mean plus ``width`` sds (user, item) of users (draw, user, R), in sds of the ratings."""
         given = topn.stacked(vectors) if width == 0.0 else np.ascontiguousarray(vectors.transpose(1, 0, 2))
         if self.turned is None:
             out = np.empty((len(given), len(self.items)), dtype=np.float32)
             if width == 0.0:
                 drawn = self.posterior.draws["item_vector"]
                 bias = self.posterior.recalled("item biases", drawn, lambda: _mean(self.straight[..., 0]))
-                topn.few_means(given, self.straight, self.items, bias[self.items], scale, center, out)
+                topn.few_means(given, self.straight, self.items, bias[self.items], out)
             else:
-                topn.few_uppers(given, self.straight, self.items, width, scale, center, out)
+                topn.few_uppers(given, self.straight, self.items, width, out)
             return out
         padded = np.zeros((-(-len(given) // TALL) * TALL, *given.shape[1:]), dtype=np.float32)
         padded[: len(given)] = given
         out = np.empty((len(padded), self.width), dtype=np.float32)
         if width == 0.0:
-            topn.means(padded, self._long, scale, center, out)
+            topn.means(padded, self._long, out)
         else:
-            topn.uppers(padded, self.turned, width, scale, center, out)
+            topn.uppers(padded, self.turned, width, out)
         return out[: len(given)]
 
     @cached_property

@@ -1,7 +1,8 @@
 """Utilities of many users' items, where a rule asks for less than all draws, and the best of them. Internal.
 
 A mean over draws of products is one long product. Sds are summed up draw by draw in the first cache, for a few users and a
-strip of items at a time; the draws themselves are never written out. An entry is the same whoever stands beside it: every path
+strip of items at a time; the draws themselves are never written out. All is in sds: ratings far from 0 have no digits left in
+float32. An entry is the same whoever stands beside it: every path
 has one order of operations.
 """
 
@@ -18,23 +19,24 @@ STRIP = LANES * WIDE
 
 
 @compiled
-def means(users, items, scale, center, out):
+def means(users, items, out):
     """Means over draws of scores (user, item), of stacked users (user, C) and items (C, item), see ``stacked``.
 
     Users come in multiples of TALL and items in multiples of a strip.
     """
     n_users, size = users.shape
     panel = np.empty((size, STRIP), dtype=np.float32)
+    one, zero = np.float32(1.0), np.float32(0.0)
     for i in range(0, items.shape[1], STRIP):
         panel[:] = items[:, i : i + STRIP]
         for u in range(0, n_users, TALL):
             fused_tile(
-                address(users[u]), size, address(panel), STRIP, size, scale, center, address(out[u, i:]), out.shape[1]
+                address(users[u]), size, address(panel), STRIP, size, one, zero, address(out[u, i:]), out.shape[1]
             )
 
 
 @compiled
-def few_means(users, items, codes, bias, scale, center, out):
+def few_means(users, items, codes, bias, out):
     """The same of items (draw, item, R) as the draws have them, some of which are asked for; ``bias`` (item,) is their mean."""
     n_draws, size = items.shape[0], items.shape[2]
     n, total = len(codes), np.empty(len(codes), dtype=np.float32)
@@ -57,7 +59,7 @@ def few_means(users, items, codes, bias, scale, center, out):
                 total[j1] = x
                 total[j] = w
         for j in range(n):
-            out[u, j] = total[j] * scale + center
+            out[u, j] = total[j]
 
 
 def stacked(vectors: np.ndarray) -> np.ndarray:
@@ -70,7 +72,7 @@ def stacked(vectors: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def uppers(users, items, width, scale, center, out):
+def uppers(users, items, width, out):
     """Mean plus ``width`` sds over draws of scores (user, item), of users (user, draw, R) and turned items (draw, R, item)."""
     n_users, n_draws, size = users.shape
     panel = np.empty((n_draws, size, STRIP), dtype=np.float32)
@@ -91,19 +93,19 @@ def uppers(users, items, width, scale, center, out):
                 )  # fmt: skip
             for a in range(TALL):
                 for b in range(STRIP):
-                    out[u + a, i + b] = _upper(first[a, b], total[a, b], squares[a, b], n_draws, width, scale, center)
+                    out[u + a, i + b] = _upper(first[a, b], total[a, b], squares[a, b], n_draws, width)
 
 
 @compiled
-def _upper(first, total, squares, n_draws, width, scale, center):
+def _upper(first, total, squares, n_draws, width):
     """Mean plus ``width`` sds of draws whose first, and whose sums of gaps to it, are given."""
     gap = total / np.float32(n_draws)
     variance = max(squares / np.float32(n_draws) - gap * gap, np.float32(0.0))
-    return (first + gap + width * np.sqrt(variance)) * scale + center
+    return first + gap + width * np.sqrt(variance)
 
 
 @compiled
-def few_uppers(users, items, codes, width, scale, center, out):
+def few_uppers(users, items, codes, width, out):
     """The same of items (draw, item, R) as the draws have them, some of which are asked for."""
     n_users, n_draws, size = users.shape
     n = len(codes)
@@ -132,11 +134,11 @@ def few_uppers(users, items, codes, width, scale, center, out):
                         total[j] += gap
                         squares[j] += gap * gap
         for j in range(n):
-            out[u, j] = _upper(first[j], total[j], squares[j], n_draws, width, scale, center)
+            out[u, j] = _upper(first[j], total[j], squares[j], n_draws, width)
 
 
 @compiled
-def one_draw(user, items, scale, center, out):
+def one_draw(user, items, out):
     """Scores (item,) of one user (R,) and turned items (R, item) in one draw."""
     for start in range(0, items.shape[1], 1024):
         stop = min(start + 1024, items.shape[1])
@@ -145,8 +147,6 @@ def one_draw(user, items, scale, center, out):
         for k in range(1, len(user)):
             for i in range(start, stop):
                 out[i] += user[k] * items[k, i]
-        for i in range(start, stop):
-            out[i] = out[i] * scale + center
 
 
 @compiled
