@@ -44,7 +44,7 @@ ONE_NOISE = br.Gaussian(user_noise=False)
 SBC = {
     "Gibbs": (br.Gibbs(draws=99, warmup=300, thin=100, chains=1, threads=1), 99, SMALL, 2, br.Gaussian(), 500),
     "SVI": (br.SVI(steps=500, draws=99, chains=1), 99, SMALL, 2, br.Gaussian(), 200),
-    "NUTS": (br.NUTS(draws=95, warmup=100, chains=1, max_tree_depth=6), 19, TINY, 1, ONE_NOISE, 100),
+    "NUTS": (br.NUTS(draws=57, warmup=60, chains=1, max_tree_depth=6), 19, TINY, 1, ONE_NOISE, 100),
 }
 MODELS = ("PMF", "TransferMF")
 

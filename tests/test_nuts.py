@@ -7,18 +7,24 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from pyro.infer.autoguide.initialization import init_to_value
-from pyro.infer.mcmc.util import initialize_model
 
 import bayesrec as br
 from bayesrec.errors import ConvergenceWarning, SlowWarning
 from bayesrec.inference import nuts
+from bayesrec.inference.potential import Potential
 from bayesrec.inference.start import warm_start
-from bayesrec.models.base import Batch, Schema
-from bayesrec.posterior.arviz import log_prior
+from bayesrec.models.base import Schema
 from bayesrec.testing import example_frame
+from bayesrec.testing.program import joint
 
-MODELS = [br.models.PMF(rank=2), br.models.CollectiveMF(rank=1), br.models.TransferMF(rank=2)]
+MODELS = [
+    br.models.PMF(rank=2),
+    br.models.CollectiveMF(rank=1),
+    br.models.TransferMF(rank=2),
+    br.models.TransferMF(rank=1, power=0.5),
+    br.models.TransferMF(rank=1, prior_family="commensurate_spike_slab", gate=False),
+    br.models.TransferMF(rank=1, prior_family="horseshoe", likelihood=br.StudentT()),
+]
 
 
 def tiny():
@@ -26,39 +32,59 @@ def tiny():
     return br.Interactions.from_frame(frame, target="target", value="value")
 
 
-def potentials(model, program):
-    """Potential energy of Pyro's NUTS at a state, and minus log prior, log likelihood and log Jacobian there."""
-    data = model.view(tiny())
+def at(model, data):
+    """Potential of NUTS at a state of Gibbs, the values it is a function of, the latents."""
+    data = model.view(data)
     schema = Schema.of(data)
-    with nuts._double(), pyro.settings.context(module_local_params=True):
-        state, _ = warm_start(model, schema.table(data), np.random.default_rng(3), 5)
-        start = {name: torch.as_tensor(np.asarray(state[name])).double() for name in model.dims}
-        params, energy, transforms, _ = initialize_model(
-            program(model, schema, data), init_strategy=init_to_value(values=start)
-        )
-        got = float(energy(params))
-        batch = Batch(*(torch.from_numpy(np.array(x)) for x in (data.user, data.item, data.domain)))
-        value = torch.from_numpy(schema.standardise(data.value, data.domain))
-        likelihood = model.likelihood.distribution(model.score(start, batch), start, batch).log_prob(value).sum()
-        prior = sum(log_prior(model, schema, start).values())
-        jacobian = sum(t.inv.log_abs_det_jacobian(params[k], start[k]).sum() for k, t in transforms.items())
-    return got, -float(prior + likelihood + jacobian)
+    state, _ = warm_start(model, schema.table(data), np.random.default_rng(3), 5)
+    latents = {name: torch.as_tensor(np.asarray(state[name])).double() for name in model.dims}
+    potential = Potential(model, schema, data)
+    return potential, potential.values(latents), latents
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
+def energies(model, data, fault=lambda data: data):
+    """The potential energy, and what it should be: minus Pyro's log joint density and the log volume of the map."""
+    with nuts._double():
+        potential, z, latents = at(model, data)
+        program = joint(model, potential.schema, model.view(fault(data)))
+        trace = pyro.poutine.trace(pyro.poutine.condition(program, data=latents)).get_trace()
+        volume = 0.0
+        for name, x in z.items():
+            rest = {k: v for k, v in z.items() if k != name}
+
+            def site(x, name=name, rest=rest):
+                return potential.latents(rest | {name: x})[name]
+
+            jacobian = torch.autograd.functional.jacobian(site, x)
+            if name.endswith("_cov"):  # a symmetric matrix is its lower triangle
+                jacobian = jacobian[torch.ones_like(latents[name]).tril().bool()]
+            volume += torch.linalg.slogdet(jacobian.reshape(x.numel(), x.numel()))[1]
+        return float(potential(z)), -float(trace.log_prob_sum() + volume)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: repr(m)[:40])
 def test_potential_energy(model):
-    got, expected = potentials(model, nuts.joint)
+    got, expected = energies(model, tiny())
     assert got == pytest.approx(expected, rel=1e-9)
 
 
 def test_planted_fault_counting_the_ratings_twice_is_seen():
-    def twice(model, schema, data):
+    def twice(data):
         rows = np.repeat(np.arange(len(data)), 2)
         codes = {name: getattr(data, name)[rows] for name in ("user", "item", "domain", "value")}
-        return nuts.joint(model, schema, replace(data, **codes))
+        return replace(data, **codes)
 
-    got, expected = potentials(br.models.PMF(rank=1), twice)
+    got, expected = energies(br.models.PMF(rank=1), tiny(), twice)
     assert abs(got - expected) > 1.0
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: repr(m)[:40])
+def test_values_without_bounds_stand_for_the_latents(model):
+    with nuts._double():
+        potential, z, latents = at(model, tiny())
+        back = potential.latents(z)
+    assert set(back) == set(latents)
+    assert all(torch.allclose(back[name], x, rtol=1e-9, atol=1e-12) for name, x in latents.items())
 
 
 def test_long_fits_are_announced(monkeypatch):
@@ -106,8 +132,26 @@ def test_units_and_densities_do_not_depend_on_the_order_of_the_rows():
         data = br.Interactions.from_frame(frame.iloc[order], target="target")
         schema = Schema.of(data)
         with nuts._double(), pyro.poutine.seed(rng_seed=1):
-            trace = pyro.poutine.trace(nuts.joint(model, schema, data)).get_trace()
-            found.append((*schema.center, *schema.scale, float(trace.log_prob_sum())))
+            latents = pyro.poutine.trace(joint(model, schema, data)).get_trace().nodes
+            potential = Potential(model, schema, data)
+            z = potential.values({name: latents[name]["value"] for name in model.dims})
+            found.append((*schema.center, *schema.scale, float(potential(z))))
     assert len(set(found)) == 1
     values = frame.query("domain == 'target'")["rating"].to_numpy()
     assert len({rng.permutation(values).std() for _ in range(20)}) > 1  # planted: sums in the order of the rows
+
+
+def test_other_links_have_the_right_energy():
+    """Domains without shared users, whose vectors are normal in both; and a source that is known by its posterior alone."""
+    frame, _ = br.data.synthetic.cross_domain(n_users=14, n_items=(8, 7), n_ratings=(6, 4))
+    apart = frame.assign(user=frame["user"].where(frame["domain"] == "target", frame["user"] + 100))
+    data = br.Interactions.from_frame(apart, target="target", value="value")
+    got, expected = energies(br.models.TransferMF(rank=1, link="distribution"), data)
+    assert got == pytest.approx(expected, rel=1e-9)
+
+    frame, _ = br.data.synthetic.cross_domain(n_users=60, n_items=(20, 7), n_ratings=(15, 4), rank=1)
+    source = br.Interactions.from_frame(frame[frame["domain"] == "source"], target="source", value="value")
+    fitted = br.fit(br.models.PMF(rank=1), source, br.Gibbs(draws=20, warmup=20, chains=4), progress=False)
+    mine = br.Interactions.from_frame(frame[frame["domain"] == "target"], target="target", value="value")
+    got, expected = energies(br.models.TransferMF(rank=1, source=fitted.as_prior("user")), mine)
+    assert got == pytest.approx(expected, rel=1e-9)

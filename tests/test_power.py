@@ -19,8 +19,8 @@ from bayesrec.diagnostics import powers
 from bayesrec.errors import DataError
 from bayesrec.inference.base import fit_unchecked
 from bayesrec.inference.bound import bound_of
-from bayesrec.inference.nuts import joint
 from bayesrec.models.base import Schema
+from bayesrec.testing.program import joint
 
 MODEL = br.models.TransferMF(rank=2)
 HALF = replace(MODEL, power=0.5)

@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from test_nuts import potentials
+from test_nuts import energies
 
 import bayesrec as br
-from bayesrec.inference import nuts
 from bayesrec.testing import ModelConformance, example_frame
 
 PLAIN = br.Gaussian(user_noise=False)
@@ -183,9 +182,8 @@ def test_a_source_prior_holds_what_features_say():
 
 
 @pytest.mark.parametrize("model", [br.models.PMF, br.models.TransferMF], ids=lambda m: m.__name__)
-def test_potential_energy_of_nuts(model, monkeypatch):
-    """The energy of Pyro's NUTS is that of prior, likelihood and Jacobian; the prior itself is tested against Gibbs."""
-    import test_nuts
+def test_potential_energy_of_nuts(model):
+    """It is that of Pyro's joint density and the Jacobian; the prior itself is tested against Gibbs."""
 
     def tiny():
         frame, _ = br.data.synthetic.cross_domain(n_users=14, n_items=(8, 7), n_ratings=(6, 4))
@@ -197,8 +195,7 @@ def test_potential_energy_of_nuts(model, monkeypatch):
             frame, target="target", value="value", user_features=users, item_features=items
         )
 
-    monkeypatch.setattr(test_nuts, "tiny", tiny)
-    got, expected = potentials(model(rank=1, features=True), nuts.joint)
+    got, expected = energies(model(rank=1, features=True), tiny())
     assert got == pytest.approx(expected, rel=1e-9)
 
 

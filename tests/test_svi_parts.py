@@ -14,10 +14,11 @@ from pyro.infer import Trace_ELBO
 
 import bayesrec as br
 from bayesrec.inference.bound import ItemsIn, bound_of
-from bayesrec.inference.nuts import _double, joint
+from bayesrec.inference.nuts import _double
 from bayesrec.inference.row_adam import RowAdam
 from bayesrec.inference.steps import Steps
 from bayesrec.models.base import Schema
+from bayesrec.testing.program import joint
 
 
 def some(n_users=5, n_items=(3, 3), n_ratings=11, seed=0):

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pyro
 import torch
-from pyro.infer.autoguide.initialization import init_to_value
 from pyro.infer.mcmc import NUTS as PyroNUTS
 
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch as Rows
 from bayesrec.errors import ConvergenceWarning, SlowWarning, UnsupportedMethodError
 from bayesrec.inference.base import Method, needs_gibbs, whole_number
+from bayesrec.inference.potential import Potential
 from bayesrec.inference.progress import Progress
 from bayesrec.inference.start import warm_start
-from bayesrec.models.base import Batch, Model, Schema
+from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior
 
-__all__ = ["NUTS", "joint"]
+__all__ = ["NUTS"]
 
 START_SWEEPS = 20
 PATIENCE = 600.0  # seconds of estimated time above which a fit says so
@@ -84,7 +82,7 @@ class NUTS(Method):
                 f"NUTS multiplies densities of rows, and {model.likelihood!r} counts all cells; br.Gibbs() fits it."
             )
         table = schema.table(data)
-        density = joint(model, schema, data)
+        potential = Potential(model, schema, data)
         kept: list[list[dict[str, np.ndarray]]] = []
         stats: list[list[float]] = []
         interrupted = False
@@ -98,13 +96,12 @@ class NUTS(Method):
                 torch.manual_seed(int(rng.integers(2**62)))
                 state, _ = warm_start(model, table, rng, START_SWEEPS)
                 start = {name: torch.as_tensor(np.asarray(state[name]), dtype=torch.float64) for name in model.dims}
-                kernel = PyroNUTS(
-                    density, max_tree_depth=self.max_tree_depth, init_strategy=init_to_value(values=start)
-                )
+                kernel = PyroNUTS(potential_fn=potential, max_tree_depth=self.max_tree_depth)
+                kernel.initial_params = potential.values(start)
                 kept.append([])
                 stats.append([])
                 try:
-                    self._chain(kernel, kept[-1], stats[-1], model, table, bar, first=c == 0)
+                    self._chain(kernel, potential, kept[-1], stats[-1], table, bar, first=c == 0)
                 except KeyboardInterrupt:
                     interrupted = True
                     break
@@ -127,7 +124,7 @@ class NUTS(Method):
         return Posterior(everything, model, self, data, schema, {"log_density": log_density})
 
     def _chain(
-        self, kernel: Any, draws: list, stats: list, model: Model, table: Any, bar: Progress, *, first: bool
+        self, kernel: Any, potential: Potential, draws: list, stats: list, table: Any, bar: Progress, *, first: bool
     ) -> None:
         kernel.setup(self.warmup)
         params, total = kernel.initial_params, self.warmup + self.draws
@@ -137,12 +134,9 @@ class NUTS(Method):
             if first and k + 1 == LOOK_AT:
                 self._estimate((time.monotonic() - begin) / LOOK_AT * total * self.chains)
             if k >= self.warmup:
-                latents = {
-                    name: kernel.transforms[name].inv(x) if name in kernel.transforms else x
-                    for name, x in params.items()
-                }
-                state = {name: x.detach().numpy() for name, x in latents.items()}
-                stats.append(model.log_density(state, table))
+                latents = potential.latents(params)
+                state = {name: latents[name].detach().numpy() for name in potential.model.dims}
+                stats.append(potential.model.log_density(state, table))
                 draws.append({name: x.astype(np.float32) for name, x in state.items()})
             bar.advance()
 
@@ -155,24 +149,6 @@ class NUTS(Method):
                 SlowWarning,
                 stacklevel=5,
             )
-
-
-def joint(model: Model, schema: Schema, data: Interactions) -> Callable[[], None]:
-    """The Pyro program of prior and observed ratings, in sd units."""
-    order = np.lexsort((data.domain, data.item, data.user))  # sums do not depend on the order of a table's rows
-    batch = Batch(*(torch.from_numpy(x[order]) for x in (data.user, data.item, data.domain)))
-    value = torch.from_numpy(schema.standardise(data.value, data.domain)[order])
-    exponents = model.exponents(schema.n_domains)
-
-    def program() -> None:
-        latents = model.prior(schema)
-        ratings = model.likelihood.distribution(model.score(latents, batch), latents, batch)
-        if exponents is None:
-            pyro.sample("_ratings", ratings.to_event(1), obs=value)
-        else:
-            pyro.factor("_ratings", (torch.from_numpy(exponents)[batch.domain] * ratings.log_prob(value)).sum())
-
-    return program
 
 
 class _double:
