@@ -781,7 +781,7 @@ def test_every_reason_of_a_verdict_has_plain_words(entity):
     for mean, sd, n, least in [(0.01, 0.1, 60, 0), (0.2, 1, 60, 9), (0.1, 2, 60, 0), (1, 1, 9, 0)]:
         noise = rng.normal(0, sd, n)
         frame = pd.DataFrame({"delta": mean + noise - noise.mean(), "n": 1})
-        part = SimpleNamespace(user=np.arange(n), with_chains=np.zeros((1, n)), without_chains=np.zeros((1, n)))
+        part = SimpleNamespace(user=np.arange(n), shares=[])
         found = verdict._judge([frame], [part], [np.ones(n, dtype=bool)], least, 0, entity)
         plain = words.reason(found.reason)
         assert plain

@@ -11,6 +11,7 @@ from scipy import stats
 
 import bayesrec as br
 from bayesrec.diagnostics import calibration, verdict
+from bayesrec.diagnostics.judge import negative
 from bayesrec.diagnostics.verdict import CHOICE, HeldOut
 from bayesrec.errors import ConvergenceWarning, DataError, NegativeTransferWarning
 
@@ -122,19 +123,61 @@ def test_the_standard_error_is_clustered_by_user(judge):
     assert found.joint_delta == pytest.approx(delta.sum())
 
 
-def test_the_samplers_noise_is_part_of_the_standard_error(judge):
-    part = held_out(deltas(0.1), sampler=0.02)
+def gradient(chains):
+    """How the pooled log score of all rows grows with each chain's weight, by central differences."""
+
+    def score(weights):
+        return np.log(weights @ np.exp(chains)).sum()
+
+    equal, step = np.full(len(chains), 1.0 / len(chains)), 1e-6 * np.eye(len(chains))
+    return np.array([(score(equal + h) - score(equal - h)) / 2e-6 for h in step])
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.5])
+def test_the_samplers_noise_is_part_of_the_standard_error(judge, noise):
+    """To first order: the variance over chains of what a chain's weight does to the pooled score, over their number."""
+    part = held_out(deltas(0.1), sampler=noise)
     found = judge(part)
-    sums = [x.sum(1) for x in (part.with_chains, part.without_chains)]
-    sampler = sum(s.var(ddof=1) / 4 for s in sums)
-    assert found.sampler_se == pytest.approx(np.sqrt(sampler))
+    arms = part.with_chains, part.without_chains
+    sampler = sum(gradient(x).var(ddof=1) / 4 for x in arms)
+    assert found.sampler_se == pytest.approx(np.sqrt(sampler), rel=1e-6)
+    if noise < 0.1:  # near each other chains differ as their own scores do
+        assert found.sampler_se == pytest.approx(np.sqrt(sum(x.sum(1).var(ddof=1) / 4 for x in arms)), rel=0.01)
     delta = found.per_user["delta"]
     clustered = 60 / 59 * ((delta - delta.mean()) ** 2).sum()
-    assert found.se == pytest.approx(np.sqrt(clustered + sampler))
-    assert found.probability == pytest.approx(stats.norm.cdf(-found.delta / found.se), abs=0.03)
-    few = judge(held_out(deltas(0.1), chains=3, sampler=0.02))
+    assert found.se == pytest.approx(np.sqrt(clustered + sampler), rel=1e-6)
+    few = judge(held_out(deltas(0.1), chains=3, sampler=noise))
     assert few.sampler_se == 0.0
     assert "Fewer than 4 chains: the sampler's noise is not part" in few.summary()
+
+
+def test_one_chain_in_a_bad_mode_does_not_hide_what_all_chains_say(judge):
+    """The worst of four chains is far off to the same side: a normal with their variance would put a sixth on the other."""
+    part = held_out(deltas(-0.3, sd=0.2))
+    part.with_chains[3] -= 1.0
+    found = judge(part)
+    chains = part.with_chains.sum(1) - part.without_chains.sum(1)
+    assert (chains < -10.0).all()
+    own = np.sqrt(chains.var(ddof=1) / 4)
+    assert stats.norm.cdf(-found.delta / own) < 0.9  # planted: what the chains' own sums and a normal say
+    assert (found.verdict, found.probability) == ("negative", pytest.approx(1.0, abs=0.002))
+
+
+@pytest.mark.parametrize("kind", ["normal", "a bad mode in eight"])
+def test_chains_alone_call_a_null_at_about_the_stated_rate(kind):
+    """600 nulls, all noise from 2 arms of 2 folds: either verdict in 6 to 8% of them where 5% are meant, 12% is 4 SE above."""
+    rng = np.random.default_rng(0)
+    harm = []
+    for k in range(600):
+        if kind == "normal":
+            chains = 10.0 * rng.standard_normal((4, 4))
+        else:
+            chains = np.where(rng.random((4, 4)) < 0.125, -30.0, 0.0) + 3.75 + rng.standard_normal((4, 4))
+        chains[::2] *= -1.0  # the arm without
+        harm.append(negative(np.full(40, chains.mean(1).sum() / 40), list(chains), k))
+    harm = np.array(harm)
+    assert 0.02 < (harm > 0.95).mean() < 0.12
+    assert 0.02 < (harm < 0.05).mean() < 0.12
 
 
 def test_chains_are_pooled_as_densities(judge):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from bayesrec.diagnostics import calibration
 from bayesrec.errors import DataError
 from bayesrec.posterior import Posterior
 
-__all__ = ["HeldOut", "held_out", "possible", "regime_of"]
+__all__ = ["LEAST_CHAINS", "HeldOut", "held_out", "possible", "regime_of"]
 
+LEAST_CHAINS = 4  # that say how much chains differ
 LEVEL = 0.9  # of the intervals of held-out ratings
 FEW = 5  # most target ratings of the regime "few"
 
@@ -33,6 +36,16 @@ class HeldOut:
     joint: np.ndarray
     rows: pd.DataFrame | None = None
     n_source: np.ndarray | None = None
+
+    @cached_property
+    def shares(self) -> list[np.ndarray]:
+        """Densities (chain, row) of each chain over those of all pooled, of the arms that have chains enough; minus that without.
+
+        The pooled log score moves by a chain's summed share where the chain gets more weight: to first order, by ``(w_c - 1/C)``
+        times it for weights ``w``. Where chains differ little the sums differ as the chains' own log scores do.
+        """
+        arms = zip((1.0, -1.0), (self.with_chains, self.without_chains), strict=True)
+        return [sign * softmax(x, axis=0) * len(x) for sign, x in arms if len(x) >= LEAST_CHAINS]
 
 
 def regime_of(n_own: np.ndarray) -> np.ndarray:

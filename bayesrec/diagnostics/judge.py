@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +12,11 @@ from bayesrec.diagnostics.heldout import HeldOut
 from bayesrec.diagnostics.power import needed_text
 from bayesrec.diagnostics.wording import counted
 
-__all__ = ["Judgement", "called", "judge", "negative", "sampler_variance"]
+__all__ = ["Judgement", "called", "chain_sums", "judge", "negative", "sampler_variance"]
 
 LEAST_DELTA = 4.0  # summed log score below which nothing is claimed
 LEAST_USERS = 30
 CONFIDENCE = 0.95
-LEAST_CHAINS = 4
 BOOTSTRAP = 4000
 
 
@@ -47,10 +47,11 @@ def judge(
     """Judge the chosen users of each part, or items where they are shared."""
     delta = np.concatenate([f["delta"].to_numpy()[c] for f, c in zip(frames, chosen, strict=True)])
     n = np.concatenate([f["n"].to_numpy()[c] for f, c in zip(frames, chosen, strict=True)])
-    sampler = sum(sampler_variance(p, c) for p, c in zip(parts, chosen, strict=True))
+    chains = [x for p, c in zip(parts, chosen, strict=True) for x in chain_sums(p, c)]
+    sampler = sum(x.var(ddof=1) / len(x) for x in chains)
     n_users, n_rows, total = len(delta), int(n.sum()), float(delta.sum())
     clustered = n_users / (n_users - 1) * ((delta - delta.mean()) ** 2).sum() if n_users > 1 else np.nan
-    verdict, probability = _classify(delta, sampler, seed)
+    verdict, probability = _classify(delta, chains, seed)
     reason = ""
     if n_users < LEAST_USERS:
         reason = f"only {counted(n_users, entity)}, at least {LEAST_USERS} are needed"
@@ -62,7 +63,7 @@ def judge(
     elif verdict == "undetermined":
         reason = f"the probability of negative transfer is {probability:.2f}"
         reason += needed_text(delta, n, min_effect, entity)
-    elif _classify(np.delete(delta, np.argmax(np.abs(delta))), sampler, seed)[0] != verdict:
+    elif _classify(np.delete(delta, np.argmax(np.abs(delta))), chains, seed)[0] != verdict:
         reason = f"one {entity} decides: without the {entity} with the largest difference the verdict changes"
     return Judgement(
         verdict="undetermined" if reason else verdict,
@@ -78,16 +79,27 @@ def judge(
     )
 
 
-def negative(delta: np.ndarray, sampler: float, seed: int) -> float:
-    """Probability that a sum over users (user,) is below zero, by the Bayesian bootstrap plus the sampler's noise."""
+def negative(delta: np.ndarray, chains: Sequence[np.ndarray], seed: int) -> float:
+    """Probability that a sum over users (user,) is below zero, by the Bayesian bootstrap over users and over chains.
+
+    ``chains`` are what each chain of each fit counts (:func:`chain_sums`). One chain in a bad mode makes a sum uncertain to the
+    side of that mode alone; a normal of the same variance would say that it may as well lie on the other.
+    """
     rng = np.random.default_rng(seed)
     below, done = 0.0, 0
     while done < BOOTSTRAP:  # in pieces: the weights of many users take room
         m = min(500, BOOTSTRAP - done)
-        weights = rng.standard_exponential((m, len(delta)))
-        sums = len(delta) * (weights @ delta) / weights.sum(1) + np.sqrt(sampler) * rng.standard_normal(m)
+        sums = len(delta) * _bootstrap(rng, m, len(delta)) @ delta
+        for x in chains:  # the bootstrap's variance is Var (C - 1) / (C + 1) / C, and that of a mean is Var / C
+            sums += np.sqrt((len(x) + 1.0) / (len(x) - 1.0)) * _bootstrap(rng, m, len(x)) @ (x - x.mean())
         below, done = below + (sums < 0).sum() + 0.5 * (sums == 0).sum(), done + m
     return float(below / BOOTSTRAP)
+
+
+def _bootstrap(rng: np.random.Generator, m: int, n: int) -> np.ndarray:
+    """Weights (m, n) of the Bayesian bootstrap, which sum to one."""
+    weights = rng.standard_exponential((m, n))
+    return weights / weights.sum(1, keepdims=True)
 
 
 def called(delta: float, probability: float) -> str:
@@ -99,16 +111,17 @@ def called(delta: float, probability: float) -> str:
     return "positive" if probability < 1.0 - CONFIDENCE else "undetermined"
 
 
-def _classify(delta: np.ndarray, sampler: float, seed: int) -> tuple[str, float]:
-    probability = negative(delta, sampler, seed)
+def _classify(delta: np.ndarray, chains: Sequence[np.ndarray], seed: int) -> tuple[str, float]:
+    probability = negative(delta, chains, seed)
     return called(float(delta.sum()), probability), probability
 
 
-def sampler_variance(part: HeldOut, chosen: np.ndarray) -> float:
-    """Variance of the summed difference that comes from the chains: Var over chains / chains, both arms."""
+def chain_sums(part: HeldOut, chosen: np.ndarray) -> list[np.ndarray]:
+    """Shares (chain,) summed over the rows of chosen users, for each arm with chains enough."""
     rows = chosen[part.user]
-    out = 0.0
-    for chains in (part.with_chains, part.without_chains):
-        if len(chains) >= LEAST_CHAINS:
-            out += float(chains[:, rows].sum(1).var(ddof=1)) / len(chains)
-    return out
+    return [shares[:, rows].sum(1) for shares in part.shares]
+
+
+def sampler_variance(part: HeldOut, chosen: np.ndarray) -> float:
+    """Variance of the summed difference that comes from the chains."""
+    return float(sum(x.var(ddof=1) / len(x) for x in chain_sums(part, chosen)))

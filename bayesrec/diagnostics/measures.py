@@ -65,4 +65,4 @@ def _judged(gap: tuple[float, float], gain: np.ndarray, who: np.ndarray, seed: i
     """Difference, its standard error, the probability that the summed gain (row,) is below zero, and the number of users."""
     _, code = np.unique(who, return_inverse=True)
     by_user = np.bincount(code, gain)
-    return gap[0], gap[1] if len(by_user) > 1 else np.nan, negative(by_user, 0.0, seed), len(by_user)
+    return gap[0], gap[1] if len(by_user) > 1 else np.nan, negative(by_user, [], seed), len(by_user)

@@ -8,7 +8,6 @@ from scipy.special import logsumexp
 
 from bayesrec.diagnostics.effects import effects
 from bayesrec.diagnostics.heldout import HeldOut, regime_of
-from bayesrec.diagnostics.judge import LEAST_CHAINS
 
 __all__ = ["everyone", "log_scores", "user_frame"]
 
@@ -27,10 +26,9 @@ def user_frame(part: HeldOut, entity: str) -> pd.DataFrame:
     delta = np.bincount(part.user, difference, minlength=size)
     within = np.bincount(part.user, (difference - (delta / n)[part.user]) ** 2, minlength=size)
     sampler = np.zeros(size)
-    for chains in (part.with_chains, part.without_chains):
-        if len(chains) >= LEAST_CHAINS:
-            sums = np.stack([np.bincount(part.user, chain, minlength=size) for chain in chains])
-            sampler += (sums / n).var(0, ddof=1) / len(chains)
+    for shares in part.shares:
+        sums = np.stack([np.bincount(part.user, share, minlength=size) for share in shares])
+        sampler += (sums / n).var(0, ddof=1) / len(shares)
     table = {entity: part.ids, "n": n, "delta": delta, "joint": part.joint, "regime": regime_of(part.n_own)}
     return pd.DataFrame(table | {"within": within, "sampler": sampler})
 

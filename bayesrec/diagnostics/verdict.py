@@ -18,11 +18,11 @@ from bayesrec.data.interactions import checked_interactions
 from bayesrec.data.seeds import checked_seed
 from bayesrec.diagnostics.beside import INTERRUPTED, at_once, in_order, stoppable
 from bayesrec.diagnostics.folds import kfold
+from bayesrec.diagnostics.heldout import LEAST_CHAINS, held_out
 from bayesrec.diagnostics.heldout import HeldOut as HeldOut
-from bayesrec.diagnostics.heldout import held_out
 from bayesrec.diagnostics.heldout import regime_of as regime_of
 from bayesrec.diagnostics.informed import needs_posterior
-from bayesrec.diagnostics.judge import LEAST_CHAINS, Judgement, sampler_variance
+from bayesrec.diagnostics.judge import Judgement, sampler_variance
 from bayesrec.diagnostics.judge import judge as _judge
 from bayesrec.diagnostics.measures import measures
 from bayesrec.diagnostics.segments import aligned, built_in
@@ -322,7 +322,7 @@ def report(
     groups = [built_in(n_own, np.concatenate(n_source) if len(n_source) == len(parts) else None), *extra]
     delta, n = users["delta"].to_numpy(), users["n"].to_numpy()
     notes = []
-    if not all(len(x) >= LEAST_CHAINS for p in parts for x in (p.with_chains, p.without_chains)):
+    if not all(len(part.shares) == 2 for part in parts):
         notes.append(f"Fewer than {LEAST_CHAINS} chains: the sampler's noise is not part of the standard errors.")
     if whole.verdict == "negative":
         warnings.warn(
