@@ -97,6 +97,11 @@ PAIRS = {
 }
 
 
+def there(key: str) -> bool:
+    """Whether a cell has been computed."""
+    return (CACHE / "cells" / f"{key}.npz").exists()
+
+
 def cell(key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Return the arrays of a cell, from the cache if they are there."""
     path = CACHE / "cells" / f"{key}.npz"

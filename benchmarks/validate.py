@@ -1,6 +1,6 @@
 """The validation suite: simulation-based calibration, operating characteristics of the verdict, placebo sources.
 
-    python benchmarks/validate.py [sbc] [operating] [placebo] [--replications 20] [--methods Gibbs] [--jobs 2] [--write]
+    python benchmarks/validate.py [sbc] [operating] [placebo] [--replications 20] [--methods Gibbs] [--jobs 2] [--done] [--write]
 
 Each replication is a cell under BAYESREC_CACHE: Ctrl-C or a crash loses the cells in work, the same command goes on.
 Cells know the models, methods and designs they were made with, not the samplers' code: after a change to a sampler
@@ -18,12 +18,13 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from hashlib import sha256
+from itertools import takewhile
 from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
 import validation_page as page
-from common import PAIRS, br, cell, judge, predictions, show
+from common import PAIRS, br, cell, judge, predictions, show, there
 from placebo import METHOD as PLACEBO_METHOD
 from placebo import RANK as PLACEBO_RANK
 from scipy import stats
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--replications", type=int, help="at most so many of everything: for a trial")
     parser.add_argument("--methods", default=",".join(SBC), help="of sbc, for a trial")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--done", action="store_true", help="compute nothing: take the replications that are there")
     parser.add_argument(
         "--write", action="store_true", help="write docs/validation.md and its figures, of these sections"
     )
@@ -80,13 +82,19 @@ def main() -> None:
     if unknown := set(chosen) - set(sections):
         parser.error(f"no section {sorted(unknown)}; there are {list(sections)}")
     sections["sbc"] = partial(sbc, args.methods.split(","))
-    found = {name: sections[name](args.replications or 10**6, args.jobs) for name in chosen}
+    most = args.replications or 10**6
+    found = {name: sections[name](most, partial(run, jobs=args.jobs, done=args.done)) for name in chosen}
     if args.write:
         page.write(found, SEED, br.__version__)
 
 
-def run(compute: Callable, tasks: list[tuple], jobs: int) -> list[dict[str, np.ndarray]]:
-    """Results of ``compute(*task)`` in the order of the tasks, from cells or computed side by side."""
+def run(compute: Callable, key: Callable, tasks: list[tuple], jobs: int, done: bool) -> list[dict[str, np.ndarray]]:
+    """Results of ``compute(*task)`` in the order of the tasks, from the cells ``key(*task)`` or computed side by side.
+
+    With ``done`` from cells alone, as far as they go without a gap.
+    """
+    if done:
+        tasks = list(takewhile(lambda task: there(key(*task)), tasks))
     if jobs == 1:
         return [compute(*task) for task in tasks]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_deaf) as pool:
@@ -107,22 +115,34 @@ def digest(*config: object) -> str:
     return sha256(repr((SEED, br.__version__, *config)).encode()).hexdigest()[:8]
 
 
-def sbc(methods: list[str], most: int, jobs: int) -> dict[tuple[str, str], Ranks]:
+def sbc(methods: list[str], most: int, run: Callable) -> dict[tuple[str, str], Ranks]:
     found = {}
     for method in methods:
         n = SBC[method][-1]
         for model in MODELS:
             tasks = [(method, model, number) for number in range(min(n, most))]
-            ranks = found[method, model] = Ranks.joined([_unpacked(method, x) for x in run(sbc_cell, tasks, jobs)])
+            cells = run(sbc_cell, sbc_key, tasks)
+            if not cells:
+                continue
+            ranks = found[method, model] = Ranks.joined([_unpacked(method, x) for x in cells])
             show(f"Simulation-based calibration, {method}, {model}", ranks.table(ALPHA), f"sbc_{method}_{model}")
-            print(f"{len(tasks)} replications, {len(ranks.failures)} failed {ranks.failures or ''}")
+            print(f"{len(cells)} replications, {len(ranks.failures)} failed {ranks.failures or ''}")
     return found
+
+
+def sbc_model(method: str, name: str) -> br.models.Model:
+    return getattr(br.models, name)(rank=SBC[method][3], likelihood=SBC[method][4])
+
+
+def sbc_key(method: str, name: str, number: int) -> str:
+    how, L, sizes, *_ = SBC[method]
+    return f"validate/sbc/{method}-{name}-{digest(sizes, sbc_model(method, name), how, L)}/{number}"
 
 
 def sbc_cell(method: str, name: str, number: int) -> dict[str, np.ndarray]:
     """One replication: ranks and ESS by quantity, or the error."""
-    how, L, sizes, rank, likelihood, _ = SBC[method]
-    model = getattr(br.models, name)(rank=rank, likelihood=likelihood)
+    how, L, sizes, *_ = SBC[method]
+    model = sbc_model(method, name)
 
     def compute() -> dict[str, np.ndarray]:
         frame, _ = synthetic.cross_domain(**sizes, seed=SEED)
@@ -132,7 +152,7 @@ def sbc_cell(method: str, name: str, number: int) -> dict[str, np.ndarray]:
         out["names"] = np.array(found.ranks.columns, dtype=str)
         return out | {"ranks": found.ranks.to_numpy(), "ess": found.ess.to_numpy()}
 
-    return cell(f"validate/sbc/{method}-{name}-{digest(sizes, model, how, L)}/{number}", compute)
+    return cell(sbc_key(method, name, number), compute)
 
 
 def _unpacked(method: str, arrays: dict[str, np.ndarray]) -> Ranks:
@@ -143,11 +163,11 @@ def _unpacked(method: str, arrays: dict[str, np.ndarray]) -> Ranks:
     return Ranks(ranks, ess, SBC[method][1], {})
 
 
-def operating(most: int, jobs: int) -> tuple[pd.DataFrame, dict[str, bool]]:
+def operating(most: int, run: Callable) -> tuple[pd.DataFrame, dict[str, bool]]:
     tasks = [(point, r) for r in range(min(OPERATING, most)) for point in POINTS]
-    cells = pd.DataFrame(
-        [{"point": task[0]} | c for task, c in zip(tasks, run(operating_cell, tasks, jobs), strict=True)]
-    )
+    found = run(operating_cell, operating_key, tasks)
+    found = found[: len(found) // len(POINTS) * len(POINTS)]  # as many of every point
+    cells = pd.DataFrame([{"point": task[0]} | c for task, c in zip(tasks, found, strict=False)])
     for column in cells.columns.drop("point"):
         cells[column] = cells[column].map(np.ndarray.item)
     groups = dict(iter(cells.groupby("point")))
@@ -183,6 +203,10 @@ def _point(part: pd.DataFrame) -> dict[str, float]:
     return out | {"seconds": part["seconds"].mean()}
 
 
+def operating_key(point: str, number: int) -> str:
+    return f"validate/operating/{digest(WORLD, POINTS[point], OPERATING_METHOD, FOLDS)}/{number}"
+
+
 def operating_cell(point: str, number: int) -> dict[str, np.ndarray]:
     """One table drawn; TransferMF and CollectiveMF assessed against themselves without the source, on users made cold."""
     correlation, hostile = POINTS[point]
@@ -205,15 +229,17 @@ def operating_cell(point: str, number: int) -> dict[str, np.ndarray]:
             out[f"{arm}_verdict"] = VERDICTS.index(verdict.verdict)
         return {name: np.array(x) for name, x in out.items()}
 
-    return cell(f"validate/operating/{digest(WORLD, POINTS[point], OPERATING_METHOD, FOLDS)}/{number}", compute)
+    return cell(operating_key(point, number), compute)
 
 
-def placebo(most: int, jobs: int) -> tuple[pd.DataFrame, dict[str, bool]] | None:
+def placebo(most: int, run: Callable) -> tuple[pd.DataFrame, dict[str, bool]] | None:
     if not os.environ.get("BAYESREC_DATA"):
         print("\nplacebo skipped: BAYESREC_DATA does not name a folder with the real data")
         return None
-    tasks = [(pair, seed) for pair in PAIRS for seed in range(min(SEEDS, most))]
-    cells = pd.DataFrame([{"pair": t[0]} | c for t, c in zip(tasks, run(placebo_cell, tasks, jobs), strict=True)])
+    tasks = [(pair, seed) for seed in range(min(SEEDS, most)) for pair in PAIRS]
+    found = run(placebo_cell, placebo_key, tasks)
+    found = found[: len(found) // len(PAIRS) * len(PAIRS)]  # as many of every pair
+    cells = pd.DataFrame([{"pair": t[0]} | c for t, c in zip(tasks, found, strict=False)])
     for column in cells.columns.drop("pair"):
         cells[column] = cells[column].map(np.ndarray.item)
     groups = cells.groupby("pair", sort=False)
@@ -239,6 +265,10 @@ def placebo(most: int, jobs: int) -> tuple[pd.DataFrame, dict[str, bool]] | None
     return table, claims
 
 
+def placebo_key(pair: str, seed: int) -> str:
+    return f"validate/placebo/{pair}/{seed}-{digest(PLACEBO_METHOD, PLACEBO_RANK)}"
+
+
 def placebo_cell(pair: str, seed: int) -> dict[str, np.ndarray]:
     """TransferMF on a deranged source against itself without the source; the fits are cells of placebo.py."""
 
@@ -261,7 +291,7 @@ def placebo_cell(pair: str, seed: int) -> dict[str, np.ndarray]:
         out |= {"change": change / base, "change_se": error / base}
         return {name: np.array(x) for name, x in out.items()}
 
-    return cell(f"validate/placebo/{pair}/{seed}-{digest(PLACEBO_METHOD, PLACEBO_RANK)}", compute)
+    return cell(placebo_key(pair, seed), compute)
 
 
 if __name__ == "__main__":
