@@ -89,9 +89,9 @@ def negative(delta: np.ndarray, chains: Sequence[np.ndarray], seed: int) -> floa
     below, done = 0.0, 0
     while done < BOOTSTRAP:  # in pieces: the weights of many users take room
         m = min(500, BOOTSTRAP - done)
-        sums = len(delta) * _bootstrap(rng, m, len(delta)) @ delta
+        sums = len(delta) * (_bootstrap(rng, m, len(delta)) @ delta)
         for x in chains:  # the bootstrap's variance is Var (C - 1) / (C + 1) / C, and that of a mean is Var / C
-            sums += np.sqrt((len(x) + 1.0) / (len(x) - 1.0)) * _bootstrap(rng, m, len(x)) @ (x - x.mean())
+            sums += np.sqrt((len(x) + 1.0) / (len(x) - 1.0)) * (_bootstrap(rng, m, len(x)) @ (x - x.mean()))
         below, done = below + (sums < 0).sum() + 0.5 * (sums == 0).sum(), done + m
     return float(below / BOOTSTRAP)
 
