@@ -18,7 +18,7 @@ ALPHA, COLUMNS = 0.05, 5
 METHODS = {
     "Gibbs": "Gibbs is exact: every quantity should be uniform.",
     "SVI": "SVI is an approximation: the table says where it fails, and by how much.",
-    "NUTS": "NUTS, on smaller data, 57 draws after 60 of warm-up: what is not uniform are chains too short to have been everywhere.",
+    "NUTS": "NUTS, on smaller data, 57 draws after 60 of warm-up: where a quantity is not uniform chains were too short.",
 }
 
 

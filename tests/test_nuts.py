@@ -7,6 +7,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from pyro_program import joint
 
 import bayesrec as br
 from bayesrec.errors import ConvergenceWarning, SlowWarning
@@ -15,7 +16,6 @@ from bayesrec.inference.potential import Potential
 from bayesrec.inference.start import warm_start
 from bayesrec.models.base import Schema
 from bayesrec.testing import example_frame
-from bayesrec.testing.program import joint
 
 MODELS = [
     br.models.PMF(rank=2),

@@ -9,6 +9,7 @@ import pandas as pd
 import pyro
 import pytest
 import torch
+from pyro_program import joint
 from scipy import stats
 from test_conjugate import ALARM, by, twist
 
@@ -20,7 +21,6 @@ from bayesrec.errors import DataError
 from bayesrec.inference.base import fit_unchecked
 from bayesrec.inference.bound import bound_of
 from bayesrec.models.base import Schema
-from bayesrec.testing.program import joint
 
 MODEL = br.models.TransferMF(rank=2)
 HALF = replace(MODEL, power=0.5)

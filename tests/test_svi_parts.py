@@ -11,6 +11,7 @@ import pyro
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
+from pyro_program import joint
 
 import bayesrec as br
 from bayesrec.inference.bound import ItemsIn, bound_of
@@ -18,7 +19,6 @@ from bayesrec.inference.nuts import _double
 from bayesrec.inference.row_adam import RowAdam
 from bayesrec.inference.steps import Steps
 from bayesrec.models.base import Schema
-from bayesrec.testing.program import joint
 
 
 def some(n_users=5, n_items=(3, 3), n_ratings=11, seed=0):

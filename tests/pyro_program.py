@@ -1,4 +1,4 @@
-"""The Pyro program of a model: what samplers are compared with. Internal."""
+"""The Pyro program of a model, an oracle for what is fitted to it."""
 
 from __future__ import annotations
 
