@@ -151,16 +151,19 @@ def test_the_samplers_noise_is_part_of_the_standard_error(judge, noise):
     assert "Fewer than 4 chains: the sampler's noise is not part" in few.summary()
 
 
-def test_one_chain_in_a_bad_mode_does_not_hide_what_all_chains_say(judge):
+@pytest.mark.parametrize("arm", ["with_chains", "without_chains"])
+def test_one_chain_in_a_bad_mode_does_not_hide_what_all_chains_say(judge, arm):
     """The worst of four chains is far off to the same side: a normal with their variance would put a sixth on the other."""
-    part = held_out(deltas(-0.3, sd=0.2))
-    part.with_chains[3] -= 1.0
+    side = -1.0 if arm == "with_chains" else 1.0
+    part = held_out(-side * deltas(-0.3, sd=0.2))
+    getattr(part, arm)[3] -= 1.0
     found = judge(part)
-    chains = part.with_chains.sum(1) - part.without_chains.sum(1)
-    assert (chains < -10.0).all()
+    chains = side * (part.with_chains.sum(1) - part.without_chains.sum(1))
+    assert (chains > 10.0).all()
     own = np.sqrt(chains.var(ddof=1) / 4)
-    assert stats.norm.cdf(-found.delta / own) < 0.9  # planted: what the chains' own sums and a normal say
-    assert (found.verdict, found.probability) == ("negative", pytest.approx(1.0, abs=0.002))
+    assert stats.norm.cdf(side * found.delta / own) < 0.9  # planted: what the chains' own sums and a normal say
+    verdict, probability = ("negative", 1.0) if side < 0 else ("positive", 0.0)
+    assert (found.verdict, found.probability) == (verdict, pytest.approx(probability, abs=0.002))
 
 
 @pytest.mark.parametrize("kind", ["normal", "a bad mode in eight"])

@@ -48,7 +48,7 @@ def judge(
     delta = np.concatenate([f["delta"].to_numpy()[c] for f, c in zip(frames, chosen, strict=True)])
     n = np.concatenate([f["n"].to_numpy()[c] for f, c in zip(frames, chosen, strict=True)])
     chains = [x for p, c in zip(parts, chosen, strict=True) for x in chain_sums(p, c)]
-    sampler = sum(x.var(ddof=1) / len(x) for x in chains)
+    sampler = sampler_variance(chains)
     n_users, n_rows, total = len(delta), int(n.sum()), float(delta.sum())
     clustered = n_users / (n_users - 1) * ((delta - delta.mean()) ** 2).sum() if n_users > 1 else np.nan
     verdict, probability = _classify(delta, chains, seed)
@@ -122,6 +122,6 @@ def chain_sums(part: HeldOut, chosen: np.ndarray) -> list[np.ndarray]:
     return [shares[:, rows].sum(1) for shares in part.shares]
 
 
-def sampler_variance(part: HeldOut, chosen: np.ndarray) -> float:
-    """Variance of the summed difference that comes from the chains."""
-    return float(sum(x.var(ddof=1) / len(x) for x in chain_sums(part, chosen)))
+def sampler_variance(chains: Sequence[np.ndarray]) -> float:
+    """Variance of a summed difference that comes from the chains, given what they count (:func:`chain_sums`)."""
+    return float(sum(x.var(ddof=1) / len(x) for x in chains))

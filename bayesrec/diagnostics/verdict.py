@@ -22,7 +22,7 @@ from bayesrec.diagnostics.heldout import LEAST_CHAINS, held_out
 from bayesrec.diagnostics.heldout import HeldOut as HeldOut
 from bayesrec.diagnostics.heldout import regime_of as regime_of
 from bayesrec.diagnostics.informed import needs_posterior
-from bayesrec.diagnostics.judge import Judgement, sampler_variance
+from bayesrec.diagnostics.judge import Judgement, chain_sums, sampler_variance
 from bayesrec.diagnostics.judge import judge as _judge
 from bayesrec.diagnostics.measures import measures
 from bayesrec.diagnostics.segments import aligned, built_in
@@ -315,7 +315,8 @@ def report(
     edges = np.cumsum([len(part.ids) for part in parts])[:-1]
 
     def sampler(chosen: np.ndarray) -> float:
-        return sum(sampler_variance(part, c) for part, c in zip(parts, np.split(chosen, edges), strict=True))
+        pairs = zip(parts, np.split(chosen, edges), strict=True)
+        return sum(sampler_variance(chain_sums(part, c)) for part, c in pairs)
 
     n_own = np.concatenate([part.n_own for part in parts])
     n_source = [part.n_source for part in parts if part.n_source is not None]
