@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bayesrec import data, datasets, errors, interop, metrics, models, rules
+    from bayesrec import baselines, data, datasets, errors, interop, metrics, models, rules
     from bayesrec.data import Interactions, split
     from bayesrec.diagnostics import (
         PowerChoice,
@@ -65,6 +65,7 @@ _HOME = {
     "VMP": "inference",
     "Worth": "diagnostics",
     "assess_transfer": "diagnostics",
+    "baselines": "",
     "borrowing": "diagnostics",
     "choose_power": "diagnostics",
     "compare_spread": "diagnostics.spread",
@@ -115,6 +116,7 @@ __all__ = [
     "VMP",
     "Worth",
     "assess_transfer",
+    "baselines",
     "borrowing",
     "choose_power",
     "compare_spread",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -28,6 +29,7 @@ from bayesrec.inference.base import fit_unchecked
 from bayesrec.metrics import clustered_mean, crps_normal, rmse_difference
 
 METHOD = br.Gibbs(draws=200, warmup=200, chains=4)
+QUICK = br.Gibbs(draws=100, warmup=100, chains=2)  # of a stack, which fits three times
 SIMPLE = {"global mean": global_mean, "item bias": item_bias, "+ rho x source user bias": bias_transfer}
 RIVALS = ("SMURFF, joint", "myFM, stacked")
 AGAINST = "+ rho x source user bias"
@@ -84,6 +86,17 @@ def answers(model: br.models.TransferMF, train: br.Interactions, test: br.Intera
     return out | ({} if whole else {"scores": posterior.scores(test)[0]})
 
 
+def stacked(model: br.models.TransferMF, train: br.Interactions, test: br.Interactions, seed: int) -> dict:
+    """The same of the model and the third baseline, mixed for squared error by folds inside the training half."""
+    arms = {"model": model, "biases": bias_transfer}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", br.errors.NegativeTransferWarning)
+        mix = br.stack(model, train, QUICK, folds=2, seed=seed, progress=False, arms=arms, objective="squared_error")
+    table = mix.predict(test, level=1e-6)
+    out = {name: table[column].to_numpy() for name, column in (("mean", "mean"), ("sd", "sd"), ("median", "lower"))}
+    return out | {"levels": mix.log_score(test), "weight": np.array(mix.weights.loc["cold", "model"])}
+
+
 def normal(arrays: dict[str, np.ndarray], y: np.ndarray) -> dict[str, np.ndarray]:
     """The same of a forecast that is a normal."""
     mean, sd = arrays["mean"], arrays["sd"]
@@ -132,12 +145,18 @@ def arms_of(
     train: br.Interactions,
     test: br.Interactions,
     rivals: tuple[str, ...] = (),
+    mixed: tuple[str, ...] = (),
 ) -> dict[str, dict[str, np.ndarray]]:
     """Forecasts of the held-out rows by everybody, from cells."""
     arms = {name: normal(bias_predictions(make(train), test), test.value) for name, make in SIMPLE.items()}
     for label, model in models.items():
         arms[label] = cell(
             f"{key}/{label.replace(', ', '-').replace(' ', '-')}", partial(answers, model, train, test, seed)
+        )
+    for label in mixed:
+        arms[f"stack of {label} and biases"] = cell(
+            f"{key}/stack-{label.replace(', ', '-').replace(' ', '-')}",
+            partial(stacked, models[label], train, test, seed),
         )
     for label in rivals:
         arms[label] = cell(f"{key}/{label.replace(', ', '-')}", partial(rival, label, seed, train, test))
@@ -151,6 +170,7 @@ def main() -> None:
     parser.add_argument("--betas", default="20,50,80", help="percent of the shared users that become cold")
     parser.add_argument("--models", default=";".join(MODELS), help="their names, of variants too, with ; between them")
     parser.add_argument("--deranged", action="store_true", help="the models with deranged sources and with none, too")
+    parser.add_argument("--stack", action="store_true", help="the models mixed with the third baseline, too")
     parser.add_argument("--choose", action="store_true", help="compare variants inside the training half")
     args = parser.parse_args()
     names = [name for name in args.models.split(";") if name]
@@ -168,7 +188,7 @@ def main() -> None:
                 if args.choose:
                     train, test = br.split.cold_users(train, fraction=0.2, seed=1000 + seed)
                     key = f"ways-choice/{target}/{beta}/{seed}"
-                arms = arms_of(key, models, seed, train, test, rivals)
+                arms = arms_of(key, models, seed, train, test, rivals, tuple(models) if args.stack else ())
                 if args.deranged:
                     for rows, other in (
                         ("deranged", br.data.derange_sources(train, seed=seed)),

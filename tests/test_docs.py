@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 MODEL_PAGES = {"pmf": "PMF", "collective": "CollectiveMF", "transfer": "TransferMF"}
-BESIDE = ("baselines", "plots", "testing")  # public modules that `bayesrec.__all__` does not name
+BESIDE = ("plots", "testing")  # public modules that `bayesrec.__all__` does not name
 NO_EXAMPLE = {
     "bayesrec.interop.to_surprise": "needs Surprise, which no test environment has to hold",
     "bayesrec.interop.lenskit_lists": "needs LensKit, which no test environment has to hold",

@@ -261,9 +261,9 @@ def test_a_checkpoint_of_other_features_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_reference_of_a_transfer_model_has_its_features():
-    from bayesrec.diagnostics.stacking import _models
+    from bayesrec.diagnostics.stacking import _arms
 
-    arms = _models(br.models.TransferMF(rank=1, features=True), None)
+    arms = _arms(br.models.TransferMF(rank=1, features=True), None)
     assert all(model.features for model in arms.values())
 
 

@@ -46,7 +46,7 @@ def em(score, factor, prior, steps=200_000):
 def test_weights_are_the_maximum(seed):
     rng = np.random.default_rng(seed)
     score, prior = rng.normal(0, 1.0, (80, 3)) - 300 * seed, np.array([0.5, 2.0, 1.0])  # exp(-300) must not matter
-    w = stacking.simplex_maximum(score, 0.7, prior)
+    w = stacking.simplex_maximum(stacking.log_density(score), 0.7, prior)
     np.testing.assert_allclose(w, em(score + 300 * seed, 0.7, prior), atol=1e-8)
     grid = np.array([(i, j, 100 - i - j) for i in range(1, 99) for j in range(1, 100 - i)]) / 100
 
@@ -58,8 +58,8 @@ def test_weights_are_the_maximum(seed):
 
 
 def test_weights_of_one_arm_and_of_a_far_worse_one():
-    assert stacking.simplex_maximum(np.zeros((3, 1)), 1.0, np.ones(1)).tolist() == [1.0]
-    w = stacking.simplex_maximum(np.tile([0.0, -800.0], (1000, 1)), 1.0, np.full(2, 1e-3))
+    assert stacking.simplex_maximum(stacking.log_density(np.zeros((3, 1))), 1.0, np.ones(1)).tolist() == [1.0]
+    w = stacking.simplex_maximum(stacking.log_density(np.tile([0.0, -800.0], (1000, 1))), 1.0, np.full(2, 1e-3))
     assert w[1] == pytest.approx(1e-3 / 1000.002, rel=1e-6)
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch
 from bayesrec.diagnostics.heldout import regime_of
+from bayesrec.diagnostics.simple import Simple
 from bayesrec.diagnostics.weights import source_weight
 from bayesrec.diagnostics.wording import CHOICE, counted
 from bayesrec.errors import DataError
@@ -24,11 +25,12 @@ from bayesrec.metrics import clustered_mean
 from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior, predictive
 
-__all__ = ["FORMAT", "META", "REGIMES", "ROWS", "Stack", "mixed"]
+__all__ = ["FORMAT", "META", "OBJECTIVES", "REGIMES", "ROWS", "Stack", "mixed", "residual_of"]
 
 REGIMES = ("cold", "few", "warm")
+OBJECTIVES = {"log_score": "log score", "squared_error": "squared error"}
 TOLERANCE = 1e-9  # of the probability below a quantile
-FORMAT = 1
+FORMAT = 2
 META, ROWS = "stack.json", "rows.parquet"
 
 
@@ -40,13 +42,16 @@ class Stack:
 
     Attributes
     ----------
-    arms : dict of name to Posterior
-        Each fitted to all data.
+    arms : dict of name to Posterior or baseline
+        Each fitted to all data; at least one is a posterior.
     weights : DataFrame
         A row for each regime (cold: no target rating in training; few: 1 to 5; warm: more), a column for each arm.
     rows : DataFrame
         A row for each held-out rating: user (item where items are shared), regime, fold, its log score under each arm,
-        and ``stack``, that of the mixture with weights from the other folds.
+        and ``stack``, that of the mixture with weights from the other folds; ``residual[...]`` for each of them, the rating less
+        the mean.
+    objective : str
+        What the weights were chosen for: "log_score" or "squared_error".
 
     Raises
     ------
@@ -66,9 +71,10 @@ class Stack:
     [1, 2]
     """
 
-    arms: dict[str, Posterior]
+    arms: dict[str, Posterior | Simple]
     weights: pd.DataFrame
     rows: pd.DataFrame = field(repr=False)
+    objective: str = "log_score"
 
     def __post_init__(self) -> None:
         table = self.weights
@@ -84,9 +90,14 @@ class Stack:
         object.__setattr__(self, "weights", table)
 
     @property
+    def _fits(self) -> dict[str, Posterior]:
+        """The arms that are posteriors."""
+        return {name: arm for name, arm in self.arms.items() if isinstance(arm, Posterior)}
+
+    @property
     def _widest(self) -> Posterior:
-        """The first arm that knows most domains."""
-        return max(self.arms.values(), key=lambda arm: len(arm.data.domains))
+        """The first of them that knows most domains."""
+        return max(self._fits.values(), key=lambda arm: len(arm.data.domains))
 
     @property
     def model(self) -> Model:
@@ -170,22 +181,33 @@ class Stack:
         return out - out.mean(0) + mean
 
     def source_weight(self, frame: Any) -> pd.DataFrame:
-        """What each prediction rests on, as :func:`bayesrec.source_weight` says it, averaged over the arms by weight."""
+        """What each prediction rests on, as :func:`bayesrec.source_weight` says it, averaged over the posteriors by weight.
+
+        A baseline does not say it and is left out.
+        """
         batch, weight = self._encode(frame)
         names = ["source", "population", "target"]
-        tables = [np.array([source_weight(arm, frame)[name] for name in names]) for arm in self.arms.values()]
-        total = sum(w * table for w, table in zip(weight, tables, strict=True))
-        return batch.answer(dict(zip(names, np.asarray(total), strict=True)))
+        tables = np.array([[source_weight(arm, frame)[name] for name in names] for arm in self._fits.values()])
+        share = weight[[name in self._fits for name in self.arms]]
+        with np.errstate(invalid="ignore"):  # no posterior has any weight: NaN
+            total = (share[:, None] * tables).sum(0) / share.sum(0)
+        return batch.answer(dict(zip(names, total, strict=True)))
 
     def fold_in(self, frame: Any, seed: int = 0) -> Stack:
-        """Take in new users without refitting, as :meth:`Posterior.fold_in`; an arm gets the rows of domains it knows."""
+        """Take in new users without refitting, as :meth:`Posterior.fold_in`; an arm gets the rows of domains it knows.
+
+        A baseline is made anew, from all rows.
+        """
         batch = self.data.encode(frame, need_value=True)
-        arms = {}
-        for name, arm in self.arms.items():
+        arms: dict[str, Posterior | Simple] = dict(self.arms)
+        for name, arm in self._fits.items():
             known = np.isin(np.array(self.schema.domains, dtype=object), np.array(arm.schema.domains, dtype=object))
             mine = _rows_of(batch, known[batch.domain], len(arm.schema.domains) > 1)
             arms[name] = arm.fold_in(mine, seed) if len(mine) or known.all() else arm
-        return replace(self, arms=arms)
+        data = replace(self, arms=arms).data
+        return replace(
+            self, arms={k: replace(arm, data=data) if isinstance(arm, Simple) else arm for k, arm in arms.items()}
+        )
 
     def summary(self) -> str:
         """A few plain sentences: the weights, and what the mixture gained on held-out users."""
@@ -193,7 +215,8 @@ class Stack:
         first, who = next(iter(self.arms)), self.rows[data.entity]
         lines = [
             f"Mixture of {', '.join(self.arms)} for {data.target}, weighed by {counted(len(self.rows), 'held-out rating')} of "
-            f"{counted(who.nunique(), data.entity)}. Log score of the mixture is with weights from the other folds."
+            f"{counted(who.nunique(), data.entity)} for the best {OBJECTIVES[self.objective]}. What the mixture gained is with "
+            "weights from the other folds."
         ]
         for regime, weights in self.weights.iterrows():
             part = self.rows[self.rows["regime"] == regime]
@@ -202,6 +225,9 @@ class Stack:
                 gain, se = clustered_mean((part["stack"] - part[first]).to_numpy(), part[data.entity].to_numpy())
                 text += f"; mixture minus {first} {gain:+.4f} a rating (SE {se:.4f}, "
                 text += f"{counted(part[data.entity].nunique(), data.entity)})"
+                if residual_of("stack") in part:
+                    errors = [np.sqrt((part[residual_of(name)] ** 2).mean()) for name in ("stack", first)]
+                    text += f"; RMSE {errors[0]:.4f}, {first} {errors[1]:.4f}"
             else:
                 text += f"; no {data.entity} of this kind could be held out: the common weights"
             lines.append(f"  {regime:5s} {text}")
@@ -213,7 +239,7 @@ class Stack:
         Raises
         ------
         DataError
-            Something else stands there.
+            Something else stands there; an arm is a baseline of one's own, which no file can hold.
         """
         path = Path(path)
         if path.exists() and not (path / META).is_file():
@@ -222,9 +248,12 @@ class Stack:
         shutil.rmtree(fresh, ignore_errors=True)
         try:
             for k, arm in enumerate(self.arms.values()):
-                arm.save(fresh / f"arm-{k}")
+                if isinstance(arm, Posterior):
+                    arm.save(fresh / f"arm-{k}")
             self.rows.to_parquet(fresh / ROWS)
+            simple = {name: arm.name for name, arm in self.arms.items() if isinstance(arm, Simple)}
             meta = {"format": FORMAT, "arms": list(self.arms), "weights": self.weights.to_dict("split")}
+            meta |= {"baselines": simple, "objective": self.objective}
             (fresh / META).write_text(json.dumps(meta, indent=1))
             shutil.rmtree(path, ignore_errors=True)
             fresh.rename(path)
@@ -253,9 +282,14 @@ class Stack:
     def _parts(self, frame: Any, n: int) -> Iterator[tuple[slice, list[Predicted]]]:
         """Predictive distributions of each arm, some rows at a time."""
         batches = [arm.data.encode(frame) for arm in self.arms.values()]
-        step = min(predictive.rows_at_once(arm.model, arm.draws) for arm in self.arms.values())
+        step = min(predictive.rows_at_once(arm.model, arm.draws) for arm in self._fits.values())
         for rows in (slice(start, start + step) for start in range(0, n, step)):
             yield rows, [_law(*pair, rows) for pair in zip(self.arms.values(), batches, strict=True)]
+
+
+def residual_of(arm: str) -> str:
+    """Column of ``Stack.rows`` that has the residuals of an arm. Internal."""
+    return f"residual[{arm}]"
 
 
 def mixed(scores: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -311,8 +345,10 @@ def _crossing(gap: Callable[[np.ndarray, np.ndarray], np.ndarray], low: np.ndarr
     return out
 
 
-def _law(arm: Posterior, batch: Batch, rows: slice) -> Predicted:
+def _law(arm: Posterior | Simple, batch: Batch, rows: slice) -> Predicted:
     """Predictive distributions of an arm for some rows of a batch, no more than are predicted at once."""
+    if isinstance(arm, Simple):
+        return arm.law(batch.user[rows], batch.item[rows])
     codes = [code[rows] for code in (batch.user, batch.item, batch.domain)]
     return next(iter(predictive.components(arm.model, arm.draws, arm.schema, *codes)))[1]
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from bayesrec import inference
 from bayesrec.diagnostics.mixture import FORMAT, META, ROWS, Stack
+from bayesrec.diagnostics.simple import Simple
 from bayesrec.errors import BayesrecError, LoadError
 from bayesrec.posterior import Posterior
 
@@ -57,8 +58,12 @@ def _stack(folder: Path) -> Stack:
                 f"{str(folder)!r} was written by a newer bayesrec (format {meta['format']}; this one reads up to {FORMAT}). "
                 "Upgrade bayesrec."
             )
-        arms = {name: inference.load(folder / f"arm-{k}") for k, name in enumerate(meta["arms"])}
-        return Stack(arms, pd.DataFrame(**meta["weights"]), pd.read_parquet(folder / ROWS))
+        simple = meta.get("baselines", {})  # format 1 had neither these nor an objective
+        fits = {name: inference.load(folder / f"arm-{k}") for k, name in enumerate(meta["arms"]) if name not in simple}
+        widest = max(fits.values(), key=lambda arm: len(arm.data.domains))
+        arms = {name: fits[name] if name in fits else Simple.named(simple[name], widest) for name in meta["arms"]}
+        objective = meta.get("objective", "log_score")
+        return Stack(arms, pd.DataFrame(**meta["weights"]), pd.read_parquet(folder / ROWS), objective)
     except LoadError:
         raise
     except (BayesrecError, LookupError, TypeError, ValueError, OSError) as error:

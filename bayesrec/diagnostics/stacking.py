@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.special import logsumexp
 
 from bayesrec.data import Interactions
 from bayesrec.data.seeds import checked_seed, generator
 from bayesrec.diagnostics.folds import kfold
 from bayesrec.diagnostics.heldout import possible, regime_of
-from bayesrec.diagnostics.mixture import REGIMES, Stack, mixed
+from bayesrec.diagnostics.mixture import OBJECTIVES, REGIMES, Stack, mixed, residual_of
+from bayesrec.diagnostics.simple import Simple
 from bayesrec.errors import DataError
 from bayesrec.inference import fit
 from bayesrec.inference.base import Method, whole_fits
+from bayesrec.likelihoods.predicted import Predicted
 from bayesrec.models import PMF, CollectiveMF
 from bayesrec.models.base import Model
 from bayesrec.posterior import Posterior
@@ -25,6 +28,8 @@ FEW_KEPT, WARM_KEPT = 3, 6  # target ratings that held-out users of the two regi
 EVEN = 1.0  # users for each arm that the prior of the common weights is worth
 POOLED = 10.0  # users that the common weights are worth in a regime
 RESERVED = ("fold", "item", "regime", "stack", "user")
+# from weights (arm,) to a value, its gradient (arm,) and minus its Hessian (arm, arm)
+Goal = Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
 
 
 def stack(
@@ -36,7 +41,8 @@ def stack(
     *,
     n_support: int = 0,
     progress: bool = True,
-    arms: Mapping[str, Model] | None = None,
+    arms: Mapping[str, Model | Callable] | None = None,
+    objective: str = "log_score",
 ) -> Stack:
     """Mix no transfer, transfer and full pooling by what held-out users say: a safety net. Provisional.
 
@@ -62,9 +68,13 @@ def stack(
     n_support : int
         The least that a held-out user keeps: 1 where nobody is ever cold.
     progress : bool
-    arms : mapping of name to Model, optional
+    arms : mapping of name to Model or baseline, optional
         What is mixed, instead of ``none`` (PMF of the same rank and likelihood), ``transfer`` (the model) and ``pooled``
-        (CollectiveMF).
+        (CollectiveMF). A baseline is one of ``br.baselines``, such as ``br.baselines.bias_transfer``: a normal around its
+        rating, on levels the mass that falls to each.
+    objective : str
+        ``"log_score"``, or ``"squared_error"``: weights for the best mean (Breiman 1996) rather than the best distribution,
+        as if ratings were normal around the mixed mean, with the mean square that the best arm leaves as variance.
 
     Returns
     -------
@@ -73,13 +83,15 @@ def stack(
     Raises
     ------
     DataError
-        As `fit` and ``br.split.kfold_users`` do; names of arms that are none.
+        As `fit` and ``br.split.kfold_users`` do; names of arms that are none; no model among them, or a baseline beside
+        models that leave out the sources; arms with densities beside arms with probabilities; another objective.
     KeyboardInterrupt
         A fit was interrupted: there are no weights from half an arm.
 
     References
     ----------
     Yao, Vehtari, Simpson and Gelman (2018), Using stacking to average Bayesian predictive distributions.
+    Breiman (1996), Stacked regressions.
 
     Examples
     --------
@@ -92,40 +104,85 @@ def stack(
     ['user', 'item', 'domain', 'mean', 'sd', 'lower', 'upper']
     """
     seed = checked_seed(seed)
-    models = _models(model, arms)
+    if objective not in OBJECTIVES:
+        raise DataError(f"objective must be one of {', '.join(OBJECTIVES)}, not {objective!r}")
+    made = _arms(model, arms)
     data = data if data.shared == "users" else data.transposed()
     order = own_order(data, seed)
     keep = _kept(np.bincount(data.user[data.is_target], minlength=data.n_users), n_support, seed)
     parts = []
 
-    def fits(train: Interactions) -> dict[str, Posterior]:
+    def fits(train: Interactions) -> dict[str, Posterior | Simple]:
         with whole_fits("a fit was interrupted; there are no weights from half an arm"):
-            return {name: fit(arm, train, method, seed=seed, progress=progress) for name, arm in models.items()}
+            fitted = {
+                name: fit(arm, train, method, seed=seed, progress=progress)
+                for name, arm in made.items()
+                if isinstance(arm, Model)
+            }
+        return _beside(made, fitted, train)
 
     for fold, (_, test) in enumerate(kfold(model, data, folds, n_support, seed)):
         held = np.isin(data.user, np.unique(test.user)) & (order >= keep[data.user])
         fitted, test = fits(data.mask(~held)), data.mask(held)
         who = {data.entity: data.users.decode(test.user), "regime": regime_of(keep[test.user]), "fold": fold}
-        scores = {name: possible(arm, arm.log_score(test), test) for name, arm in fitted.items()}
-        parts.append(pd.DataFrame(who | scores))
-    rows = pd.concat(parts, ignore_index=True)
-    rows["stack"] = 0.0
+        scores, residuals = {}, {}
+        for name, arm in fitted.items():
+            scores[name], mean = _judged(arm, test)
+            residuals[residual_of(name)] = test.value - mean
+        parts.append(pd.DataFrame(who | scores | residuals))
+    rows, names = pd.concat(parts, ignore_index=True), list(made)
+    rows["stack"] = rows[residual_of("stack")] = 0.0
     for fold in range(len(parts)):
         mine = rows["fold"] == fold
-        weights = regime_weights(rows[~mine], list(models), data.entity)
+        weights = regime_weights(rows[~mine], names, data.entity, objective)
         share = weights.loc[rows.loc[mine, "regime"]].to_numpy().T
-        rows.loc[mine, "stack"] = mixed(rows.loc[mine, list(models)].to_numpy().T, share)
-    return Stack(fits(data), regime_weights(rows, list(models), data.entity), rows)
+        rows.loc[mine, "stack"] = mixed(rows.loc[mine, names].to_numpy().T, share)
+        rows.loc[mine, residual_of("stack")] = (rows.loc[mine, _residuals(names)].to_numpy().T * share).sum(0)
+    return Stack(fits(data), regime_weights(rows, names, data.entity, objective), rows, objective)
 
 
-def _models(model: Model, arms: Mapping[str, Model] | None) -> dict[str, Model]:
+def _arms(model: Model, arms: Mapping[str, Model | Callable] | None) -> dict[str, Model | Callable]:
     if arms is None:
-        pooled = {} if getattr(model, "source", None) is not None else {"pooled": CollectiveMF(**model.common)}
-        return {"none": PMF(**model.common), "transfer": model} | pooled
+        three: dict[str, Model | Callable] = {"none": PMF(**model.common), "transfer": model}
+        return three if getattr(model, "source", None) is not None else three | {"pooled": CollectiveMF(**model.common)}
     bad = [name for name in arms if not isinstance(name, str) or name in RESERVED]
     if bad or not arms:
         raise DataError(f"arms must have names other than {', '.join(RESERVED)}, at least one; got {list(arms)}")
+    for name, arm in arms.items():
+        if isinstance(arm, type) or not (isinstance(arm, Model) or callable(arm)):
+            raise DataError(f"arm {name!r} is neither a model nor a baseline of br.baselines: {arm!r}")
+    if not any(isinstance(arm, Model) for arm in arms.values()):
+        raise DataError("arms need a model: baselines alone are no posterior.")
     return dict(arms)
+
+
+def _beside(
+    made: Mapping[str, Model | Callable], fitted: dict[str, Posterior], train: Interactions
+) -> dict[str, Posterior | Simple]:
+    """All arms in their order, with the baselines."""
+    graded = {name: arm.schema.units[-1].levels is not None for name, arm in fitted.items()}
+    if len(set(graded.values())) > 1:
+        on, off = (next(name for name, is_on in graded.items() if is_on == want) for want in (True, False))
+        raise DataError(f"arm {on!r} gives probabilities of levels and arm {off!r} a density; they cannot be mixed.")
+    widest = max(fitted.values(), key=lambda arm: len(arm.data.domains))
+    simple = [name for name in made if name not in fitted]
+    if simple and len(widest.data.domains) < len(train.domains):
+        raise DataError(f"arm {simple[0]!r} is a baseline, and no model beside it sees the sources; add TransferMF.")
+    return {name: fitted[name] if name in fitted else Simple.beside(arm, widest) for name, arm in made.items()}
+
+
+def _judged(arm: Posterior | Simple, test: Interactions) -> tuple[np.ndarray, np.ndarray]:
+    """Log scores and means (row,) of held-out rows."""
+    if isinstance(arm, Simple):
+        batch = arm.data.encode(test, need_value=True)
+        return arm.log_score(test), arm.law(batch.user, batch.item).mean[:, 0]
+    mean = np.empty(len(test))
+
+    def look(rows: slice, law: Predicted) -> None:
+        mean[rows] = law.mean.mean(1)
+
+    by_chain, *_ = arm.scores(test, look)
+    return possible(arm, logsumexp(by_chain, axis=0) - np.log(arm.n_chains), test), mean
 
 
 def own_order(data: Interactions, seed: int) -> np.ndarray:
@@ -149,34 +206,62 @@ def _kept(count: np.ndarray, n_support: int, seed: int) -> np.ndarray:
     return np.maximum(np.choose(plan, [np.zeros_like(count), np.full_like(count, FEW_KEPT), warm]), n_support)
 
 
-def regime_weights(rows: pd.DataFrame, arms: list[str], entity: str) -> pd.DataFrame:
-    """Weights by regime, shrunk to common ones, from the log scores of held-out rows. Internal."""
-    common = _weights(rows, arms, entity, np.full(len(arms), EVEN))
-    table = [_weights(rows[rows["regime"] == name], arms, entity, POOLED * common) for name in REGIMES]
+def regime_weights(rows: pd.DataFrame, arms: list[str], entity: str, objective: str = "log_score") -> pd.DataFrame:
+    """Weights by regime, shrunk to common ones, from the log scores or residuals of held-out rows. Internal."""
+    common = _weights(rows, arms, entity, objective, np.full(len(arms), EVEN))
+    table = [_weights(rows[rows["regime"] == name], arms, entity, objective, POOLED * common) for name in REGIMES]
     return pd.DataFrame(table, index=pd.Index(REGIMES, name="regime"), columns=arms)
 
 
-def _weights(rows: pd.DataFrame, arms: list[str], entity: str, prior: np.ndarray) -> np.ndarray:
+def _weights(rows: pd.DataFrame, arms: list[str], entity: str, objective: str, prior: np.ndarray) -> np.ndarray:
     factor = rows[entity].nunique() / max(len(rows), 1)
-    return simplex_maximum(rows[arms].to_numpy(), factor, prior)
+    if objective == "log_score":
+        return simplex_maximum(log_density(rows[arms].to_numpy()), factor, prior)
+    return simplex_maximum(squares(rows[_residuals(arms)].to_numpy()), factor, prior)
 
 
-def simplex_maximum(score: np.ndarray, factor: float, prior: np.ndarray) -> np.ndarray:
-    """Weights (arm,) that maximise ``factor * sum(log(exp(score) @ w)) + prior @ log(w)``; score (row, arm). Internal.
+def _residuals(arms: list[str]) -> list[str]:
+    return [residual_of(name) for name in arms]
+
+
+def log_density(score: np.ndarray) -> Goal:
+    """``sum(log(exp(score) @ w))`` but for a constant; log scores (row, arm). Internal."""
+    density = np.exp(score - score.max(1, keepdims=True))
+
+    def goal(w: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        total = density @ w
+        ratio = density / total[:, None]
+        return float(np.log(total).sum()), ratio.sum(0), ratio.T @ ratio
+
+    return goal
+
+
+def squares(residual: np.ndarray) -> Goal:
+    """Minus half the squared mixed residuals over the mean square of the best arm; residuals (row, arm). Internal."""
+    gram = residual.T @ residual
+    gram /= max(gram.diagonal().min() / max(len(residual), 1), 1e-12)
+
+    def goal(w: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        return -0.5 * float(w @ gram @ w), -gram @ w, gram
+
+    return goal
+
+
+def simplex_maximum(goal: Goal, factor: float, prior: np.ndarray) -> np.ndarray:
+    """Weights (arm,) that maximise ``factor * goal(w) + prior @ log(w)`` for a concave goal. Internal.
 
     The objective is concave and a barrier: damped Newton steps inside the simplex reach the only maximum.
     """
-    density = np.exp(score - score.max(1, keepdims=True))
     basis = np.linalg.svd(np.ones((1, len(prior))))[2][1:].T  # directions that keep the sum
 
     def value(w: np.ndarray) -> float:
-        return float(factor * np.log(density @ w).sum() + prior @ np.log(w))
+        return factor * goal(w)[0] + float(prior @ np.log(w))
 
     w = prior / prior.sum()
     for _ in range(200):
-        ratio = density / (density @ w)[:, None]
-        slope = basis.T @ (factor * ratio.sum(0) + prior / w)
-        curve = basis.T @ (factor * ratio.T @ ratio + np.diag(prior / w**2)) @ basis
+        _, slope, curve = goal(w)
+        slope = basis.T @ (factor * slope + prior / w)
+        curve = basis.T @ (factor * curve + np.diag(prior / w**2)) @ basis
         move = np.linalg.solve(curve, slope)
         gain, step, size = float(slope @ move), basis @ move, 1.0
         if gain < 1e-20:
