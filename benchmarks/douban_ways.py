@@ -25,8 +25,10 @@ from common import bias_predictions, br, cell, douban, log_score, show, star_sco
 from douban_rivals import peer
 
 from bayesrec.baselines import bias_transfer, global_mean, item_bias
+from bayesrec.diagnostics.simple import Simple
 from bayesrec.inference.base import fit_unchecked
 from bayesrec.metrics import clustered_mean, crps_normal, rmse_difference
+from bayesrec.models.base import Schema
 
 METHOD = br.Gibbs(draws=200, warmup=200, chains=4)
 QUICK = br.Gibbs(draws=100, warmup=100, chains=2)  # of a stack, which fits three times
@@ -97,6 +99,19 @@ def stacked(model: br.models.TransferMF, train: br.Interactions, test: br.Intera
     return out | {"levels": mix.log_score(test), "weight": np.array(mix.weights.loc["cold", "model"])}
 
 
+def with_long_fits(
+    weight: np.ndarray, arrays: dict[str, np.ndarray], train: br.Interactions, test: br.Interactions
+) -> dict[str, np.ndarray]:
+    """The mixture with the weights of a stack and the model's own, longer fit; its median is not known."""
+    law, own = Simple(bias_transfer, train, Schema.of(train, br.Ordinal())).law(test.user, test.item), float(weight)
+    means, sds = zip(law.moments(), (arrays["mean"], arrays["sd"]), strict=True)
+    mean = (1.0 - own) * means[0] + own * means[1]
+    square = (1.0 - own) * (sds[0] ** 2 + means[0] ** 2) + own * (sds[1] ** 2 + means[1] ** 2)
+    share = np.log1p(-own) + law.log_density(test.value)[:, 0], np.log(own) + arrays["levels"]
+    out = {"mean": mean, "sd": np.sqrt(square - mean**2), "levels": np.logaddexp(*share)}
+    return out | {"median": np.full(len(test), np.nan)}
+
+
 def normal(arrays: dict[str, np.ndarray], y: np.ndarray) -> dict[str, np.ndarray]:
     """The same of a forecast that is a normal."""
     mean, sd = arrays["mean"], arrays["sd"]
@@ -154,10 +169,12 @@ def arms_of(
             f"{key}/{label.replace(', ', '-').replace(' ', '-')}", partial(answers, model, train, test, seed)
         )
     for label in mixed:
-        arms[f"stack of {label} and biases"] = cell(
+        stack = cell(
             f"{key}/stack-{label.replace(', ', '-').replace(' ', '-')}",
             partial(stacked, models[label], train, test, seed),
         )
+        arms[f"stack of {label} and biases"] = stack
+        arms[f"  its weights, a long fit of {label}"] = with_long_fits(stack["weight"], arms[label], train, test)
     for label in rivals:
         arms[label] = cell(f"{key}/{label.replace(', ', '-')}", partial(rival, label, seed, train, test))
     return arms
@@ -170,7 +187,7 @@ def main() -> None:
     parser.add_argument("--betas", default="20,50,80", help="percent of the shared users that become cold")
     parser.add_argument("--models", default=";".join(MODELS), help="their names, of variants too, with ; between them")
     parser.add_argument("--deranged", action="store_true", help="the models with deranged sources and with none, too")
-    parser.add_argument("--stack", action="store_true", help="the models mixed with the third baseline, too")
+    parser.add_argument("--stack", action="store_true", help="the ordinal models mixed with the third baseline, too")
     parser.add_argument("--choose", action="store_true", help="compare variants inside the training half")
     args = parser.parse_args()
     names = [name for name in args.models.split(";") if name]
@@ -178,6 +195,8 @@ def main() -> None:
     if args.choose and args.models == parser.get_default("models"):
         names = list(VARIANTS)
     models = {name: known[name] for name in names}
+    # log scores of a stack are those of whole stars where its arms are on levels
+    levelled = [name for name, model in models.items() if isinstance(model.likelihood, br.Ordinal)]
     rivals = RIVALS if "BAYESREC_PEERS" in os.environ and not args.choose else ()
     lines = []
     for seed in map(int, args.seeds.split(",")):
@@ -188,7 +207,7 @@ def main() -> None:
                 if args.choose:
                     train, test = br.split.cold_users(train, fraction=0.2, seed=1000 + seed)
                     key = f"ways-choice/{target}/{beta}/{seed}"
-                arms = arms_of(key, models, seed, train, test, rivals, tuple(models) if args.stack else ())
+                arms = arms_of(key, models, seed, train, test, rivals, tuple(levelled) if args.stack else ())
                 if args.deranged:
                     for rows, other in (
                         ("deranged", br.data.derange_sources(train, seed=seed)),

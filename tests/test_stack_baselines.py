@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,6 @@ from scipy import optimize, stats
 import bayesrec as br
 from bayesrec.baselines import Baseline, bias_transfer, item_bias, popularity
 from bayesrec.diagnostics import Stack, stacking
-from bayesrec.diagnostics.mixture import REGIMES
 from bayesrec.diagnostics.simple import Simple
 from bayesrec.errors import DataError, LoadError
 
@@ -99,20 +99,23 @@ def test_the_objective_decides_between_a_good_mean_and_a_good_density():
 # The arm
 
 
-class Far(Baseline):
-    """Expects more than there is."""
+class Numbers(Baseline):
+    """The same for everybody."""
+
+    def __init__(self, mean, sd):
+        self.both = mean, sd
 
     def predict(self, user, item):
-        return np.full(len(user), 9.0)
+        return np.full(len(user), self.both[0])
 
     def spread(self, user, item):
-        return np.ones(len(user))
+        return np.full(len(user), self.both[1])
 
 
 def test_the_law_of_a_baseline():
     data = table(stars=True)
     fitted = br.fit(br.models.PMF(rank=1, likelihood=STARS), data, GIBBS, progress=False)
-    arm = Simple.beside(item_bias, fitted)
+    arm = Simple(item_bias, fitted.data, fitted.schema)
     item = np.flatnonzero(np.bincount(fitted.data.item))[:4]
     user = np.array([0, 1, -1, 3])
     mean, sd = arm.baseline.predict(user, item), arm.baseline.spread(user, item)
@@ -128,13 +131,36 @@ def test_the_law_of_a_baseline():
     for k in range(4):
         centre = optimize.brentq(lambda x, k=k: masses(x, k) @ levels - mean[k], -20, 20, xtol=1e-12)
         np.testing.assert_allclose(law.share[k], masses(centre, k), atol=1e-8)
-    ends = Simple.beside(lambda train: Far(), fitted).law(user, item)
+    ends = Simple(lambda train: Numbers(9.0, 1.0), fitted.data, fitted.schema).law(user, item)
     assert (ends.share[:, -1] > 0.999).all(), "a rating beyond the levels is the last of them"
-    smooth = Simple.beside(item_bias, br.fit(br.models.PMF(rank=1), data, GIBBS, progress=False)).law(user, item)
+    plain = br.fit(br.models.PMF(rank=1), data, GIBBS, progress=False)
+    smooth = Simple(item_bias, plain.data, plain.schema).law(user, item)
     np.testing.assert_allclose(smooth.log_density(np.full(4, 3.0))[:, 0], stats.norm.logpdf(3.0, mean, sd))
 
 
 # The stack
+
+
+def test_residuals_are_those_of_means_that_did_not_see_the_row(monkeypatch):
+    """Fit by fit: what each arm says of the rows that it had not seen."""
+    data, seen, original = table(), [], stacking._judged
+
+    def spy(arm, test):
+        if isinstance(arm, Simple):
+            where = arm.data.mask(arm.data.is_target)
+            pairs = set(zip(where.user.tolist(), where.item.tolist(), strict=True))
+            assert pairs.isdisjoint(zip(test.user.tolist(), test.item.tolist(), strict=True))
+            mean = bias_transfer(arm.data).predict(test.user, test.item)
+        else:
+            mean = arm.predict(test)["mean"].to_numpy()
+        seen.append(test.value - mean)
+        return original(arm, test)
+
+    monkeypatch.setattr(stacking, "_judged", spy)
+    arms = {"biases": bias_transfer, "transfer": TRANSFER}
+    rows = br.stack(TRANSFER, data, GIBBS, folds=2, progress=False, arms=arms).rows
+    np.testing.assert_allclose(rows["residual[biases]"], np.concatenate(seen[::2]), atol=1e-6)
+    np.testing.assert_allclose(rows["residual[transfer]"], np.concatenate(seen[1::2]), atol=1e-5)
 
 
 def test_held_out_rows_have_residuals_of_everybody(mix):
@@ -164,6 +190,11 @@ def test_predictions_are_those_of_the_arms_by_weight(mix, cells):
     np.testing.assert_allclose(mix.log_score(cells), np.log((share * density).sum(0)))
     assert (got["lower"] < got["upper"]).all()
     pd.testing.assert_frame_equal(mix.source_weight(cells), br.source_weight(other, cells))
+    alone = br.fit(replace(other.model, rank=2), mix.data, GIBBS, progress=False)
+    three = mix.weights.assign(biases=0.2, transfer=0.6, other=0.2)[["biases", "transfer", "other"]]
+    more = Stack(mix.arms | {"other": alone}, three, mix.rows)
+    parts = [br.source_weight(arm, cells)["source"] for arm in (other, alone)]
+    np.testing.assert_allclose(more.source_weight(cells)["source"], 0.75 * parts[0] + 0.25 * parts[1])
     out = br.recommend(mix, [0, 12], n=3, by="mean")
     np.testing.assert_allclose(out["score"], mix.predict(out[["user", "item"]])["mean"], rtol=1e-6)
     assert len(br.recommend(mix, [0], n=3, by="thompson")) == 3
@@ -180,26 +211,16 @@ def test_saved_and_read(mix, cells, tmp_path):
     del meta["baselines"], meta["objective"]
     (path / "stack.json").write_text(json.dumps(meta | {"format": 1}))
     assert br.load(path).objective == "log_score"
-    (path / "stack.json").write_text(json.dumps(meta | {"baselines": {"transfer": "clicks"}}))
-    with pytest.raises(LoadError, match="cannot be read"):
+    path = mix.save(tmp_path / "bad")
+    meta = json.loads((path / "stack.json").read_text())
+    (path / "stack.json").write_text(json.dumps(meta | {"baselines": {"biases": "clicks"}}))
+    with pytest.raises(LoadError, match="there is no baseline 'clicks'"):
         br.load(path)
 
 
-class Mine(Baseline):
-    """A baseline of one's own."""
-
-    def __init__(self, train):
-        self.level = train.value[train.is_target].mean()
-
-    def predict(self, user, item):
-        return np.full(len(user), self.level)
-
-    def spread(self, user, item):
-        return np.ones(len(user))
-
-
 def mine(train):
-    return Mine(train)
+    """A baseline of one's own."""
+    return Numbers(train.value[train.is_target].mean(), 1.0)
 
 
 def test_a_baseline_of_ones_own_mixes_but_has_no_file(tmp_path):
@@ -227,24 +248,56 @@ def test_newcomers_are_in_the_baseline_too():
     np.testing.assert_allclose(got, whole.predict(np.repeat(code, 3), item), rtol=1e-6)
 
 
-def test_shared_items():
+@pytest.mark.parametrize("make", [bias_transfer, item_bias])
+def test_shared_items(make):
+    """A baseline sees the caller's table: the item bias is that of the caller's items."""
     data = table(shared="items")
-    found = br.stack(
-        TRANSFER, data, GIBBS, folds=2, progress=False, arms={"biases": bias_transfer, "transfer": TRANSFER}
-    )
+    found = br.stack(TRANSFER, data, GIBBS, folds=2, progress=False, arms={"simple": make, "transfer": TRANSFER})
     rows = data.mask(data.is_target)
-    whole = bias_transfer(data).predict(rows.user, rows.item)
-    batch = found.data.encode(rows)
-    np.testing.assert_allclose(found.arms["biases"].law(batch.user, batch.item).mean[:, 0], whole, rtol=1e-6)
-    frame = rows.to_frame().head(4)
-    drawn = found.arms["biases"].expected(int(rows.user[0]), rows.item[:1])
-    assert drawn.shape == (1, 1)
-    assert drawn[0, 0] == pytest.approx(whole[0], rel=1e-6)
-    assert np.isfinite(found.predict(frame)["mean"]).all()
+    whole = make(data).predict(rows.user, rows.item)
+    arm, batch = found.arms["simple"], found.data.encode(rows)
+    np.testing.assert_allclose(arm.law(batch.user, batch.item).mean[:, 0], whole, rtol=1e-6)
+    drawn = arm.expected(int(rows.user[0]), rows.item[:3])
+    assert drawn.shape == (1, 3)
+    np.testing.assert_allclose(drawn[0], make(data).predict(np.repeat(rows.user[:1], 3), rows.item[:3]), rtol=1e-6)
+    share = found.weights.loc["warm"].to_numpy()
+    both = share @ [whole[:4], found.arms["transfer"].predict(rows.to_frame().head(4))["mean"]]
+    np.testing.assert_allclose(found.predict(rows.to_frame().head(4))["mean"], both, rtol=1e-6)
 
 
-def test_bad_arms():
+def test_a_baseline_learns_from_the_arm_that_sees_most():
+    """A model at power 0 keeps the source's name and has none of its rows."""
+    data, blind = table(), br.models.TransferMF(rank=1, power=0.0)
+    arms = {"blind": blind, "transfer": TRANSFER, "biases": bias_transfer}
+    found = br.stack(TRANSFER, data, GIBBS, folds=2, progress=False, arms=arms)
+    assert found.arms["biases"].baseline.slope == pytest.approx(bias_transfer(data).slope)
+    with pytest.raises(DataError, match="no model beside it sees the ratings of a source"):
+        br.stack(TRANSFER, data, GIBBS, folds=2, progress=False, arms={"blind": blind, "biases": bias_transfer})
+
+
+def test_an_arm_may_have_seen_a_level_less():
+    """No 1 among the ratings of the target: PMF does not know of it, models of both domains do."""
+    frame = table(stars=True).to_frame()
+    low = (frame["domain"] == "target") & (frame["value"] == 1)
+    data = br.Interactions.from_frame(frame.assign(value=frame["value"].mask(low, 2.0)), target="target", value="value")
+    graded = br.models.TransferMF(rank=1, likelihood=br.Ordinal())
+    found = br.stack(graded, data, GIBBS, folds=2, progress=False)
+    cells = data.mask(data.is_target).to_frame().head(8)
+    answer = found.predict(cells, level=0.8)
+    each = [arm.predict_proba(cells) for arm in found.arms.values()]
+    assert ["p_1" in answer_ for answer_ in each] == [False, True, True]
+    share = np.zeros((8, 5))
+    for table_, weight in zip(each, found.weights.loc["warm"], strict=True):
+        for level in range(1, 6):
+            if f"p_{level}" in table_:
+                share[:, level - 1] += weight * table_[f"p_{level}"]
+    lower = 1 + (share.cumsum(1) < 0.1 - 1e-12).sum(1)
+    np.testing.assert_array_equal(answer["lower"], lower)
+
+
+def test_bad_arms_are_refused_before_a_fit(monkeypatch):
     data, pmf = table(stars=True), br.models.PMF(rank=1)
+    monkeypatch.setattr(stacking, "fit", lambda *args, **more: pytest.fail("fitted before it was refused"))
 
     def mixed(**more):
         return br.stack(TRANSFER, data, GIBBS, folds=2, progress=False, **more)
@@ -253,13 +306,30 @@ def test_bad_arms():
         ({"a": br.models.PMF}, "arm 'a' is neither a model nor a baseline"),
         ({"a": 3}, "arm 'a' is neither"),
         ({"biases": bias_transfer}, "arms need a model"),
-        ({"none": pmf, "biases": bias_transfer}, "arm 'biases' is a baseline, and no model beside it sees the sources"),
+        ({"none": pmf, "biases": bias_transfer}, "no model beside it sees the ratings of a source"),
         ({"transfer": TRANSFER, "pop": popularity}, "does not say ratings"),
-        ({"a": pmf, "b": br.models.PMF(rank=1, likelihood=br.Ordinal())}, "arm 'b' gives probabilities.*'a' a density"),
-        ({"t": br.models.TransferMF(rank=1, likelihood=br.Poisson()), "b": bias_transfer}, "is of something else"),
+        (
+            {"a": pmf, "b": br.models.PMF(rank=1, likelihood=br.Ordinal())},
+            "arm 'a' gives densities and arm 'b' probabilities",
+        ),
+        (
+            {"a": TRANSFER, "b": br.models.PMF(rank=1, likelihood=br.Poisson())},
+            "densities and arm 'b' what Poisson says",
+        ),
+        (
+            {"t": br.models.TransferMF(rank=1, likelihood=br.Poisson()), "b": bias_transfer},
+            "beside it stands what Poisson",
+        ),
+        ({"t": TRANSFER, "b": bias_transfer(data)}, "give the function, not what it returns"),
+        ({"t": TRANSFER, "residual[t]": TRANSFER}, "arms must have names"),
+        (
+            {"t": TRANSFER, "b": lambda train: Numbers(3.0, np.nan)},
+            "spread of the baseline <lambda> must give a finite",
+        ),
+        ({"t": TRANSFER, "b": lambda train: Numbers(np.inf, 1.0)}, "predict of the baseline <lambda> must give"),
+        ({"t": TRANSFER, "b": lambda train: Numbers(3.0, 0.0)}, "spread one above 0"),
     ):
         with pytest.raises(DataError, match=message):
             mixed(arms=arms)
     with pytest.raises(DataError, match="objective must be one of log_score, squared_error, not 'rmse'"):
         mixed(objective="rmse")
-    assert set(REGIMES) == set(mixed(arms={"t": TRANSFER}).weights.index)

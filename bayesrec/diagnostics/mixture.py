@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pandas as pd
 from bayesrec.data import Interactions
 from bayesrec.data.batch import Batch
 from bayesrec.diagnostics.heldout import regime_of
-from bayesrec.diagnostics.simple import Simple
+from bayesrec.diagnostics.simple import Simple, kind_of
 from bayesrec.diagnostics.weights import source_weight
 from bayesrec.diagnostics.wording import CHOICE, counted
 from bayesrec.errors import DataError
@@ -25,7 +25,7 @@ from bayesrec.metrics import clustered_mean
 from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior, predictive
 
-__all__ = ["FORMAT", "META", "OBJECTIVES", "REGIMES", "ROWS", "Stack", "mixed", "residual_of"]
+__all__ = ["FORMAT", "META", "OBJECTIVES", "REGIMES", "ROWS", "Stack", "mixed", "residual_of", "same_kind", "widest"]
 
 REGIMES = ("cold", "few", "warm")
 OBJECTIVES = {"log_score": "log score", "squared_error": "squared error"}
@@ -88,6 +88,9 @@ class Stack:
         if not ((table.to_numpy() >= 0).all() and np.allclose(sums, 1.0, atol=1e-6)):
             raise DataError(f"weights must be 0 or more and sum to 1 in every regime; the sums are {sums.tolist()}.")
         object.__setattr__(self, "weights", table)
+        if self.objective not in OBJECTIVES:
+            raise DataError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}")
+        same_kind({name: kind_of(arm.model, arm.schema) for name, arm in self._fits.items()})
 
     @property
     def _fits(self) -> dict[str, Posterior]:
@@ -96,8 +99,8 @@ class Stack:
 
     @property
     def _widest(self) -> Posterior:
-        """The first of them that knows most domains."""
-        return max(self._fits.values(), key=lambda arm: len(arm.data.domains))
+        """The one of them that sees most."""
+        return self._fits[widest({name: arm.data for name, arm in self._fits.items()})]
 
     @property
     def model(self) -> Model:
@@ -287,6 +290,19 @@ class Stack:
             yield rows, [_law(*pair, rows) for pair in zip(self.arms.values(), batches, strict=True)]
 
 
+def widest(data: Mapping[str, Interactions]) -> str:
+    """Name of the first arm whose rows are of most domains, and most among these. Internal."""
+    return max(data, key=lambda name: (len(data[name].domains), len(data[name])))
+
+
+def same_kind(kinds: Mapping[str, str]) -> None:
+    """Refuse arms that say different things, by name. Internal."""
+    first = next(iter(kinds), "")
+    for name, kind in kinds.items():
+        if kind != kinds[first]:
+            raise DataError(f"arm {first!r} gives {kinds[first]} and arm {name!r} {kind}; they cannot be mixed.")
+
+
 def residual_of(arm: str) -> str:
     """Column of ``Stack.rows`` that has the residuals of an arm. Internal."""
     return f"residual[{arm}]"
@@ -302,8 +318,11 @@ def _quantile(parts: list[Predicted], weight: np.ndarray, probability: float) ->
     """Quantile (row,) of the mixture with weights (arm, row): it lies between the least and the largest of the arms."""
     graded = [law for law in parts if isinstance(law, Levels)]
     if graded:
-        share = np.sum([w[:, None] * law.share for w, law in zip(weight, graded, strict=True)], axis=0)
-        return Levels(share[:, None], graded[0].levels).quantiles((probability,))[:, 0]
+        levels = np.unique(np.concatenate([law.levels[0] for law in graded]))  # one arm may have seen a level less
+        share = np.zeros((len(graded[0].levels), len(levels)))
+        for w, law in zip(weight, graded, strict=True):
+            share[:, np.searchsorted(levels, law.levels[0])] += w[:, None] * law.share
+        return Levels(share[:, None], np.broadcast_to(levels, share.shape)).quantiles((probability,))[:, 0]
     each = np.stack([law.quantiles((probability,))[:, 0] for law in parts])
 
     def gap(x: np.ndarray, rows: np.ndarray) -> np.ndarray:

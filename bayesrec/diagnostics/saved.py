@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from bayesrec import inference
-from bayesrec.diagnostics.mixture import FORMAT, META, ROWS, Stack
+from bayesrec.diagnostics.mixture import FORMAT, META, ROWS, Stack, widest
 from bayesrec.diagnostics.simple import Simple
 from bayesrec.errors import BayesrecError, LoadError
 from bayesrec.posterior import Posterior
@@ -60,8 +60,11 @@ def _stack(folder: Path) -> Stack:
             )
         simple = meta.get("baselines", {})  # format 1 had neither these nor an objective
         fits = {name: inference.load(folder / f"arm-{k}") for k, name in enumerate(meta["arms"]) if name not in simple}
-        widest = max(fits.values(), key=lambda arm: len(arm.data.domains))
-        arms = {name: fits[name] if name in fits else Simple.named(simple[name], widest) for name in meta["arms"]}
+        most = fits[widest({name: arm.data for name, arm in fits.items()})]
+        arms = {
+            name: fits[name] if name in fits else Simple.named(simple[name], most.data, most.schema)
+            for name in meta["arms"]
+        }
         objective = meta.get("objective", "log_score")
         return Stack(arms, pd.DataFrame(**meta["weights"]), pd.read_parquet(folder / ROWS), objective)
     except LoadError:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
 
+from bayesrec.baselines import Baseline
 from bayesrec.data import Interactions
 from bayesrec.data.seeds import checked_seed, generator
 from bayesrec.diagnostics.folds import kfold
 from bayesrec.diagnostics.heldout import possible, regime_of
-from bayesrec.diagnostics.mixture import OBJECTIVES, REGIMES, Stack, mixed, residual_of
-from bayesrec.diagnostics.simple import Simple
-from bayesrec.errors import DataError
+from bayesrec.diagnostics.mixture import OBJECTIVES, REGIMES, Stack, mixed, residual_of, same_kind, widest
+from bayesrec.diagnostics.simple import Simple, kind_of
+from bayesrec.errors import DataError, DataWarning
 from bayesrec.inference import fit
 from bayesrec.inference.base import Method, whole_fits
 from bayesrec.likelihoods.predicted import Predicted
 from bayesrec.models import PMF, CollectiveMF
-from bayesrec.models.base import Model
+from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior
 
 __all__ = ["stack"]
@@ -84,7 +86,7 @@ def stack(
     ------
     DataError
         As `fit` and ``br.split.kfold_users`` do; names of arms that are none; no model among them, or a baseline beside
-        models that leave out the sources; arms with densities beside arms with probabilities; another objective.
+        models that leave out the ratings of sources; arms with densities beside arms with probabilities; another objective.
     KeyboardInterrupt
         A fit was interrupted: there are no weights from half an arm.
 
@@ -108,20 +110,22 @@ def stack(
         raise DataError(f"objective must be one of {', '.join(OBJECTIVES)}, not {objective!r}")
     made = _arms(model, arms)
     data = data if data.shared == "users" else data.transposed()
+    models = {name: arm for name, arm in made.items() if isinstance(arm, Model)}
+    simple = {name: arm for name, arm in made.items() if not isinstance(arm, Model)}
+    halves = kfold(model, data, folds, n_support, seed)
+    _check(models, simple, data, objective)
     order = own_order(data, seed)
     keep = _kept(np.bincount(data.user[data.is_target], minlength=data.n_users), n_support, seed)
     parts = []
 
     def fits(train: Interactions) -> dict[str, Posterior | Simple]:
         with whole_fits("a fit was interrupted; there are no weights from half an arm"):
-            fitted = {
-                name: fit(arm, train, method, seed=seed, progress=progress)
-                for name, arm in made.items()
-                if isinstance(arm, Model)
-            }
-        return _beside(made, fitted, train)
+            fitted = {name: fit(arm, train, method, seed=seed, progress=progress) for name, arm in models.items()}
+        most = fitted[widest({name: arm.data for name, arm in fitted.items()})]
+        every = fitted | {name: Simple(make, most.data, most.schema) for name, make in simple.items()}
+        return {name: every[name] for name in made}
 
-    for fold, (_, test) in enumerate(kfold(model, data, folds, n_support, seed)):
+    for fold, (_, test) in enumerate(halves):
         held = np.isin(data.user, np.unique(test.user)) & (order >= keep[data.user])
         fitted, test = fits(data.mask(~held)), data.mask(held)
         who = {data.entity: data.users.decode(test.user), "regime": regime_of(keep[test.user]), "fold": fold}
@@ -145,37 +149,49 @@ def _arms(model: Model, arms: Mapping[str, Model | Callable] | None) -> dict[str
     if arms is None:
         three: dict[str, Model | Callable] = {"none": PMF(**model.common), "transfer": model}
         return three if getattr(model, "source", None) is not None else three | {"pooled": CollectiveMF(**model.common)}
-    bad = [name for name in arms if not isinstance(name, str) or name in RESERVED]
+    bad = [
+        name for name in arms if not isinstance(name, str) or name in RESERVED or name.startswith(residual_of("")[:-1])
+    ]
     if bad or not arms:
         raise DataError(f"arms must have names other than {', '.join(RESERVED)}, at least one; got {list(arms)}")
     for name, arm in arms.items():
         if isinstance(arm, type) or not (isinstance(arm, Model) or callable(arm)):
-            raise DataError(f"arm {name!r} is neither a model nor a baseline of br.baselines: {arm!r}")
+            hint = "; give the function, not what it returns" if isinstance(arm, Baseline) else f": {arm!r}"
+            raise DataError(f"arm {name!r} is neither a model nor a baseline of br.baselines{hint}")
     if not any(isinstance(arm, Model) for arm in arms.values()):
         raise DataError("arms need a model: baselines alone are no posterior.")
     return dict(arms)
 
 
-def _beside(
-    made: Mapping[str, Model | Callable], fitted: dict[str, Posterior], train: Interactions
-) -> dict[str, Posterior | Simple]:
-    """All arms in their order, with the baselines."""
-    graded = {name: arm.schema.units[-1].levels is not None for name, arm in fitted.items()}
-    if len(set(graded.values())) > 1:
-        on, off = (next(name for name, is_on in graded.items() if is_on == want) for want in (True, False))
-        raise DataError(f"arm {on!r} gives probabilities of levels and arm {off!r} a density; they cannot be mixed.")
-    widest = max(fitted.values(), key=lambda arm: len(arm.data.domains))
-    simple = [name for name in made if name not in fitted]
-    if simple and len(widest.data.domains) < len(train.domains):
-        raise DataError(f"arm {simple[0]!r} is a baseline, and no model beside it sees the sources; add TransferMF.")
-    return {name: fitted[name] if name in fitted else Simple.beside(arm, widest) for name, arm in made.items()}
+def _check(models: dict[str, Model], simple: dict[str, Callable], data: Interactions, objective: str) -> None:
+    """Refuse before any fit arms that cannot be mixed."""
+    if objective == "squared_error" and data.columns.value is None:
+        raise DataError("objective='squared_error' needs ratings; clicks are all 1.")
+    kinds, views, schemas = {}, {}, {}
+    for name, arm in models.items():
+        views[name] = arm.view(data)
+        model = arm.bound(views[name], data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # the fit says it again
+            model.check(views[name])
+        schemas[name] = Schema.of(views[name], model.likelihood)
+        kinds[name] = kind_of(model, schemas[name])
+    same_kind(kinds)
+    most, kind = widest(views), next(iter(kinds.values()))
+    for name, make in simple.items():
+        if kind not in ("densities", "probabilities of levels"):
+            raise DataError(f"arm {name!r} is a baseline of ratings, and beside it stands {kind}; leave it out.")
+        if views[most].is_target.all() and not data.is_target.all():
+            raise DataError(
+                f"arm {name!r} is a baseline, and no model beside it sees the ratings of a source; add TransferMF."
+            )
+        Simple(make, views[most], schemas[most]).normal(data.user[:1], data.item[:1])
 
 
 def _judged(arm: Posterior | Simple, test: Interactions) -> tuple[np.ndarray, np.ndarray]:
     """Log scores and means (row,) of held-out rows."""
     if isinstance(arm, Simple):
-        batch = arm.data.encode(test, need_value=True)
-        return arm.log_score(test), arm.law(batch.user, batch.item).mean[:, 0]
+        return arm.scored(test)
     mean = np.empty(len(test))
 
     def look(rows: slice, law: Predicted) -> None:
@@ -239,7 +255,8 @@ def log_density(score: np.ndarray) -> Goal:
 def squares(residual: np.ndarray) -> Goal:
     """Minus half the squared mixed residuals over the mean square of the best arm; residuals (row, arm). Internal."""
     gram = residual.T @ residual
-    gram /= max(gram.diagonal().min() / max(len(residual), 1), 1e-12)
+    least = max(gram.diagonal().min(), 1e-12 * gram.diagonal().max()) / max(len(residual), 1)
+    gram /= least or 1.0
 
     def goal(w: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         return -0.5 * float(w @ gram @ w), -gram @ w, gram
