@@ -333,3 +333,13 @@ def test_bad_arms_are_refused_before_a_fit(monkeypatch):
             mixed(arms=arms)
     with pytest.raises(DataError, match="objective must be one of log_score, squared_error, not 'rmse'"):
         mixed(objective="rmse")
+
+
+def test_clicks_have_no_squared_error():
+    data = br.Interactions.from_frame(table().to_frame()[["user", "item", "domain"]], target="target", value=None)
+    model = br.models.TransferMF(rank=1, likelihood=br.Implicit())
+    with pytest.raises(DataError, match="clicks are all 1"):
+        br.stack(model, data, GIBBS, folds=2, progress=False, objective="squared_error")
+    with pytest.raises(DataError, match="beside it stands what Implicit says"):
+        br.stack(model, data, GIBBS, folds=2, progress=False, arms={"t": model, "b": item_bias})
+    assert "RMSE" not in br.stack(model, data, GIBBS, folds=2, progress=False).summary()

@@ -228,7 +228,7 @@ class Stack:
                 gain, se = clustered_mean((part["stack"] - part[first]).to_numpy(), part[data.entity].to_numpy())
                 text += f"; mixture minus {first} {gain:+.4f} a rating (SE {se:.4f}, "
                 text += f"{counted(part[data.entity].nunique(), data.entity)})"
-                if residual_of("stack") in part:
+                if residual_of("stack") in part and data.columns.value is not None:
                     errors = [np.sqrt((part[residual_of(name)] ** 2).mean()) for name in ("stack", first)]
                     text += f"; RMSE {errors[0]:.4f}, {first} {errors[1]:.4f}"
             else:
