@@ -103,6 +103,15 @@ def test_svd_with_shared_items_and_with_hardly_any_rows(data):
     frame = data.to_frame().rename(columns={"user": "item", "item": "user"})
     mirror = stacked_svd(br.Interactions.from_frame(frame, target="target", shared="items"))
     assert np.isfinite(mirror.predict(np.arange(5), np.arange(5))).all()
+    cold, _ = br.split.cold_items(
+        br.Interactions.from_frame(frame, target="target", shared="items"), fraction=0.3, seed=0
+    )
+    fitted = stacked_svd(cold)
+    rated = np.bincount(cold.item[cold.is_target], minlength=cold.n_items) > 0
+    item = np.arange(cold.n_items)
+    expected = np.where(rated, fitted.sd, fitted.sd_new)
+    np.testing.assert_array_equal(fitted.spread(np.zeros_like(item), item), expected)
+    assert fitted.spread(np.zeros(1, int), np.array([-1]))[0] == fitted.sd_new != fitted.sd
     two = pd.DataFrame({"user": [1, 2], "item": [1, 1], "rating": [1.0, 3.0]})
     tiny = stacked_svd(br.Interactions.from_frame(two, target="music", domain=None))
     assert np.isfinite([*tiny.predict(np.arange(2), np.zeros(2, int)), tiny.sd, tiny.sd_new]).all()

@@ -34,12 +34,14 @@ class StackedSVD(Baseline):
     center, scale : float
         Of the target's ratings.
     known : ndarray of bool, (user,)
-        Users with target rows.
+        Users with target rows; items, (item,), where items are shared.
     sd, sd_new : float
-        Root mean squared error for users with and without target rows, on rows that an inner fit had not seen.
+        Root mean squared error for them and for the others, on rows that an inner fit had not seen.
     rank : int
     penalty : float
         Of the factors' squares, in units of the noise variance.
+    shared : str
+        "users" or "items": of whom ``known`` is.
     """
 
     user: np.ndarray
@@ -51,6 +53,7 @@ class StackedSVD(Baseline):
     sd_new: float
     rank: int
     penalty: float
+    shared: str = "users"
 
     def predict(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Expected ratings (row,); unknown ids count zero."""
@@ -60,15 +63,16 @@ class StackedSVD(Baseline):
 
     def spread(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Sd of a new rating (row,)."""
-        return np.where((user >= 0) & self.known[user], self.sd, self.sd_new)
+        code = user if self.shared == "users" else item
+        return np.where((code >= 0) & self.known[code], self.sd, self.sd_new)
 
 
 def stacked_svd(train: Interactions) -> StackedSVD:
     """Fit the SVD of stacked domains; rank and penalty are chosen inside the training rows. Provisional.
 
-    Ratings are standardised by domain. A tenth of the users that have source rows lose their target rows, and a tenth of
-    the other target rows go too; the choice is the smallest squared error there. The fit is then repeated on all
-    rows. Deterministic. Without a source it is the SVD of the target.
+    Ratings are standardised by domain. A tenth of the users (items where items are shared) that have source rows lose
+    their target rows, and a tenth of the other target rows go too; the choice is the smallest squared error there. The
+    fit is then repeated on all rows. Deterministic. Without a source it is the SVD of the target.
 
     Examples
     --------
@@ -93,8 +97,10 @@ def stacked_svd(train: Interactions) -> StackedSVD:
         fitted = _fit(inner, rank, penalty)
 
         def root(part: Interactions, alone: bool = False) -> float:
-            user = np.full(len(part), -1) if alone else part.user
-            return float(np.sqrt(((part.value - fitted.predict(user, part.item)) ** 2).mean()))
+            nobody = np.full(len(part), -1)
+            known = part.user, part.item
+            strange = (nobody, part.item) if train.shared == "users" else (part.user, nobody)
+            return float(np.sqrt(((part.value - fitted.predict(*(strange if alone else known))) ** 2).mean()))
 
         sd = root(warm) if warm is not None else sd
         sd_new = root(cold) if cold is not None else root(held[0], alone=True)
@@ -127,8 +133,9 @@ def _fit(data: Interactions, rank: int, penalty: float, sd: float = np.nan, sd_n
             center[code], scale[code] = value.mean(), value.std() or 1.0
     z = (data.value - center[data.domain]) / scale[data.domain]
     user, item = alternate(data.user, data.item, z, (data.n_users, data.n_items), rank, penalty)
-    known = np.bincount(data.user[data.is_target], minlength=data.n_users) > 0
-    return StackedSVD(user, item, float(center[-1]), float(scale[-1]), known, sd, sd_new, rank, penalty)
+    codes, n = (data.user, data.n_users) if data.shared == "users" else (data.item, data.n_items)
+    known = np.bincount(codes[data.is_target], minlength=n) > 0
+    return StackedSVD(user, item, float(center[-1]), float(scale[-1]), known, sd, sd_new, rank, penalty, data.shared)
 
 
 def alternate(
