@@ -343,3 +343,39 @@ def test_clicks_have_no_squared_error():
     with pytest.raises(DataError, match="beside it stands what Implicit says"):
         br.stack(model, data, GIBBS, folds=2, progress=False, arms={"t": model, "b": item_bias})
     assert "RMSE" not in br.stack(model, data, GIBBS, folds=2, progress=False).summary()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placebo", [True, False])
+def test_the_net_for_the_mean_holds(placebo):
+    """Four tables each, cold users: the mixture has the mean of the better arm, and on a deranged source gains nothing.
+
+    Margins are 3 SE over users of the paired difference in squared error, and .01 of the arm's own against the better arm.
+    """
+    errors, users = {name: [] for name in ("biases", "transfer", "stack", "items")}, []
+    for seed in range(4):
+        frame, _ = br.data.synthetic.cross_domain(150, (40, 40), (20, 10), rank=2, correlation=0.9, seed=seed)
+        data = br.Interactions.from_frame(frame, target="target", value="value")
+        data = br.data.derange_sources(data) if placebo else data
+        train, test = br.split.cold_users(data, fraction=0.3, seed=seed)
+        model = br.models.TransferMF(rank=2)
+        arms = {"biases": bias_transfer, "transfer": model}
+        method = br.Gibbs(draws=60, warmup=60, chains=2)
+        mix = br.stack(model, train, method, folds=2, progress=False, arms=arms, objective="squared_error")
+        batch = mix.data.encode(test)
+        means = {"stack": mix.predict(test)["mean"], "transfer": mix.arms["transfer"].predict(test)["mean"]}
+        means |= {name: make(train).predict(batch.user, batch.item) for name, make in
+                  (("biases", bias_transfer), ("items", item_bias))}  # fmt: skip
+        for name, mean in means.items():
+            errors[name].append((test.value - np.asarray(mean)) ** 2)
+        users.append(test.user + 1000 * seed)
+    square, user = {name: np.concatenate(parts) for name, parts in errors.items()}, np.concatenate(users)
+
+    def apart(a, b):
+        return br.metrics.clustered_mean(square[a] - square[b], user)
+
+    best = min(("biases", "transfer"), key=lambda name: square[name].mean())
+    worse, se = apart("stack", best)
+    assert worse < 0.01 * square[best].mean() + 3 * se
+    gain, se = apart("items", "stack")  # over what needs no source
+    assert abs(gain) < 3 * se + 0.01 * square["items"].mean() if placebo else gain > 5 * se

@@ -25,7 +25,7 @@ from bayesrec.metrics import clustered_mean
 from bayesrec.models.base import Model, Schema
 from bayesrec.posterior import Posterior, predictive
 
-__all__ = ["FORMAT", "META", "OBJECTIVES", "REGIMES", "ROWS", "Stack", "mixed", "residual_of", "same_kind", "widest"]
+__all__ = ["FORMAT", "META", "OBJECTIVES", "REGIMES", "ROWS", "Stack", "breadth", "mixed", "residual_of", "same_kind"]
 
 REGIMES = ("cold", "few", "warm")
 OBJECTIVES = {"log_score": "log score", "squared_error": "squared error"}
@@ -100,7 +100,7 @@ class Stack:
     @property
     def _widest(self) -> Posterior:
         """The one of them that sees most."""
-        return self._fits[widest({name: arm.data for name, arm in self._fits.items()})]
+        return max(self._fits.values(), key=lambda arm: breadth(arm.data))
 
     @property
     def model(self) -> Model:
@@ -290,9 +290,9 @@ class Stack:
             yield rows, [_law(*pair, rows) for pair in zip(self.arms.values(), batches, strict=True)]
 
 
-def widest(data: Mapping[str, Interactions]) -> str:
-    """Name of the first arm whose rows are of most domains, and most among these. Internal."""
-    return max(data, key=lambda name: (len(data[name].domains), len(data[name])))
+def breadth(data: Interactions) -> tuple[int, int]:
+    """How much an arm sees: domains, then rows. Internal."""
+    return len(data.domains), len(data)
 
 
 def same_kind(kinds: Mapping[str, str]) -> None:

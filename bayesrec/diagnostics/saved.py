@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from bayesrec import inference
-from bayesrec.diagnostics.mixture import FORMAT, META, ROWS, Stack, widest
+from bayesrec.diagnostics.mixture import FORMAT, META, ROWS, Stack, breadth
 from bayesrec.diagnostics.simple import Simple
 from bayesrec.errors import BayesrecError, LoadError
 from bayesrec.posterior import Posterior
@@ -60,7 +60,7 @@ def _stack(folder: Path) -> Stack:
             )
         simple = meta.get("baselines", {})  # format 1 had neither these nor an objective
         fits = {name: inference.load(folder / f"arm-{k}") for k, name in enumerate(meta["arms"]) if name not in simple}
-        most = fits[widest({name: arm.data for name, arm in fits.items()})]
+        most = max(fits.values(), key=lambda arm: breadth(arm.data))
         arms = {
             name: fits[name] if name in fits else Simple.named(simple[name], most.data, most.schema)
             for name in meta["arms"]

@@ -14,7 +14,7 @@ from bayesrec.data import Interactions
 from bayesrec.data.seeds import checked_seed, generator
 from bayesrec.diagnostics.folds import kfold
 from bayesrec.diagnostics.heldout import possible, regime_of
-from bayesrec.diagnostics.mixture import OBJECTIVES, REGIMES, Stack, mixed, residual_of, same_kind, widest
+from bayesrec.diagnostics.mixture import OBJECTIVES, REGIMES, Stack, breadth, mixed, residual_of, same_kind
 from bayesrec.diagnostics.simple import Simple, kind_of
 from bayesrec.errors import DataError, DataWarning
 from bayesrec.inference import fit
@@ -121,7 +121,7 @@ def stack(
     def fits(train: Interactions) -> dict[str, Posterior | Simple]:
         with whole_fits("a fit was interrupted; there are no weights from half an arm"):
             fitted = {name: fit(arm, train, method, seed=seed, progress=progress) for name, arm in models.items()}
-        most = fitted[widest({name: arm.data for name, arm in fitted.items()})]
+        most = max(fitted.values(), key=lambda arm: breadth(arm.data))
         every = fitted | {name: Simple(make, most.data, most.schema) for name, make in simple.items()}
         return {name: every[name] for name in made}
 
@@ -177,7 +177,7 @@ def _check(models: dict[str, Model], simple: dict[str, Callable], data: Interact
         schemas[name] = Schema.of(views[name], model.likelihood)
         kinds[name] = kind_of(model, schemas[name])
     same_kind(kinds)
-    most, kind = widest(views), next(iter(kinds.values()))
+    most, kind = max(views, key=lambda name: breadth(views[name])), next(iter(kinds.values()))
     for name, make in simple.items():
         if kind not in ("densities", "probabilities of levels"):
             raise DataError(f"arm {name!r} is a baseline of ratings, and beside it stands {kind}; leave it out.")
